@@ -1,0 +1,295 @@
+//! Snapshot bytes: `BARO`, format version (u16), kind (u8), payload, CRC-32 of everything before it. All little-endian.
+//!
+//! Integers are LEB128 varints, signed ones zigzag first, floats their IEEE bits. A reader never allocates more than
+//! the bytes it was given can fill, and never panics: hostile bytes give an [`Error`].
+
+use crate::error::{Error, Result};
+
+const MAGIC: &[u8; 4] = b"BARO";
+/// The format this version writes; it reads this one and every earlier one.
+pub const FORMAT_VERSION: u16 = 1;
+const HEADER_BYTES: usize = 7;
+const CHECKSUM_BYTES: usize = 4;
+
+/// What a snapshot holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum SnapshotKind {
+    /// A profile of a frame.
+    Profile = 1,
+    /// A frozen reference.
+    Reference = 2,
+    /// A monitor with all its state.
+    Monitor = 3,
+}
+
+impl SnapshotKind {
+    const ALL: [Self; 3] = [Self::Profile, Self::Reference, Self::Monitor];
+
+    /// The word for it in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Profile => "profile",
+            Self::Reference => "reference",
+            Self::Monitor => "monitor",
+        }
+    }
+}
+
+/// Appends primitives to a buffer.
+#[derive(Default, Debug)]
+pub struct Writer {
+    bytes: Vec<u8>,
+}
+
+impl Writer {
+    /// An empty payload.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// One byte.
+    pub fn u8(&mut self, value: u8) {
+        self.bytes.push(value);
+    }
+
+    /// A boolean as one byte.
+    pub fn bool(&mut self, value: bool) {
+        self.u8(u8::from(value));
+    }
+
+    /// An unsigned integer as a varint, 1 to 10 bytes.
+    pub fn u64(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.bytes.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.bytes.push(value as u8);
+    }
+
+    /// A length or count.
+    pub fn len(&mut self, value: usize) {
+        self.u64(value as u64);
+    }
+
+    /// A signed integer, zigzag.
+    pub fn i64(&mut self, value: i64) {
+        self.u64(((value << 1) ^ (value >> 63)) as u64);
+    }
+
+    /// The bits of a float.
+    pub fn f64(&mut self, value: f64) {
+        self.bytes.extend_from_slice(&value.to_bits().to_le_bytes());
+    }
+
+    /// A float that may be absent.
+    pub fn option_f64(&mut self, value: Option<f64>) {
+        self.bool(value.is_some());
+        if let Some(value) = value {
+            self.f64(value);
+        }
+    }
+
+    /// Bytes behind their length.
+    pub fn bytes(&mut self, value: &[u8]) {
+        self.len(value.len());
+        self.bytes.extend_from_slice(value);
+    }
+
+    /// UTF-8 text behind its length.
+    pub fn str(&mut self, value: &str) {
+        self.bytes(value.as_bytes());
+    }
+
+    /// The payload so far, without header and checksum.
+    pub fn into_payload(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    /// The finished snapshot.
+    pub fn seal(self, kind: SnapshotKind) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.bytes.len() + HEADER_BYTES + CHECKSUM_BYTES);
+        out.extend_from_slice(MAGIC);
+        out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+        out.push(kind as u8);
+        out.extend_from_slice(&self.bytes);
+        out.extend_from_slice(&crc32fast::hash(&out).to_le_bytes());
+        out
+    }
+}
+
+/// Reads primitives back, checking every length against what is left.
+#[derive(Debug)]
+pub struct Reader<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    /// Reads a payload made with [`Writer::into_payload`].
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes }
+    }
+
+    /// Opens a snapshot: checks magic, version, kind and checksum.
+    ///
+    /// # Errors
+    /// `Decode`, saying which of these it was.
+    pub fn open(bytes: &'a [u8], kind: SnapshotKind) -> Result<Self> {
+        let want = kind.name();
+        let Some((body, checksum)) = bytes.split_last_chunk::<CHECKSUM_BYTES>() else {
+            return Err(
+                Error::decode(format!("expected a {want} snapshot, got {} bytes", bytes.len())).hint("the file is empty or was cut short")
+            );
+        };
+        if body.len() < HEADER_BYTES || !body.starts_with(MAGIC) {
+            return Err(Error::decode(format!("expected a {want} snapshot, got {} bytes that do not begin with BARO", bytes.len()))
+                .hint(format!("pass what `to_bytes()` or `save()` of a {want} wrote")));
+        }
+        let version = u16::from_le_bytes([body[4], body[5]]);
+        if version == 0 || version > FORMAT_VERSION {
+            return Err(Error::decode(format!(
+                "the {want} snapshot has format version {version}, this barograph reads up to {FORMAT_VERSION}"
+            ))
+            .hint("read it with a newer barograph"));
+        }
+        if crc32fast::hash(body) != u32::from_le_bytes(*checksum) {
+            return Err(Error::decode(format!("the checksum of the {want} snapshot does not match its {} bytes", bytes.len()))
+                .hint("it was cut short or changed on its way; write it again"));
+        }
+        if body[6] != kind as u8 {
+            let got = SnapshotKind::ALL.iter().find(|k| **k as u8 == body[6]).map_or("unknown", |k| k.name());
+            return Err(
+                Error::decode(format!("expected a {want} snapshot, got a {got} snapshot")).hint("load it with the class that wrote it")
+            );
+        }
+        Ok(Self { bytes: &body[HEADER_BYTES..] })
+    }
+
+    fn short() -> Error {
+        Error::decode("the snapshot ends in the middle of a value").hint("it was cut short; write it again")
+    }
+
+    fn take(&mut self, n: usize) -> Result<&'a [u8]> {
+        let (head, tail) = self.bytes.split_at_checked(n).ok_or_else(Self::short)?;
+        self.bytes = tail;
+        Ok(head)
+    }
+
+    /// One byte.
+    ///
+    /// # Errors
+    /// `Decode` at the end of the bytes; so for every method here.
+    pub fn u8(&mut self) -> Result<u8> {
+        Ok(self.take(1)?[0])
+    }
+
+    /// A boolean.
+    ///
+    /// # Errors
+    /// `Decode` if the byte is neither 0 nor 1.
+    pub fn bool(&mut self) -> Result<bool> {
+        match self.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            other => Err(Error::decode(format!("expected 0 or 1 in the snapshot, got {other}"))),
+        }
+    }
+
+    /// A varint.
+    ///
+    /// # Errors
+    /// `Decode` if it does not fit 64 bits.
+    pub fn u64(&mut self) -> Result<u64> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.u8()?;
+            let bits = u64::from(byte & 0x7f);
+            if shift == 63 && bits > 1 {
+                break;
+            }
+            value |= bits << shift;
+            if byte < 0x80 {
+                return Ok(value);
+            }
+        }
+        Err(Error::decode("an integer in the snapshot does not fit 64 bits"))
+    }
+
+    /// A zigzag integer.
+    ///
+    /// # Errors
+    /// `Decode`.
+    pub fn i64(&mut self) -> Result<i64> {
+        let value = self.u64()?;
+        Ok((value >> 1) as i64 ^ -((value & 1) as i64))
+    }
+
+    /// A count of things that take at least `item_bytes` each, so that it can be allocated.
+    ///
+    /// # Errors
+    /// `Decode` if the bytes that are left cannot hold them.
+    pub fn len(&mut self, item_bytes: usize) -> Result<usize> {
+        let count = self.u64()?;
+        let room = (self.bytes.len() / item_bytes.max(1)) as u64;
+        if count > room {
+            return Err(Error::decode(format!("the snapshot announces {count} items where at most {room} fit")));
+        }
+        Ok(count as usize)
+    }
+
+    /// A float; any bits.
+    ///
+    /// # Errors
+    /// `Decode`.
+    pub fn f64(&mut self) -> Result<f64> {
+        let mut raw = [0; 8];
+        raw.copy_from_slice(self.take(8)?);
+        Ok(f64::from_bits(u64::from_le_bytes(raw)))
+    }
+
+    /// A float that must be finite.
+    ///
+    /// # Errors
+    /// `Decode` for NaN and infinities.
+    pub fn finite(&mut self) -> Result<f64> {
+        let value = self.f64()?;
+        if value.is_finite() { Ok(value) } else { Err(Error::decode(format!("expected a finite number in the snapshot, got {value}"))) }
+    }
+
+    /// A finite float that may be absent.
+    ///
+    /// # Errors
+    /// `Decode`.
+    pub fn option_finite(&mut self) -> Result<Option<f64>> {
+        if self.bool()? { self.finite().map(Some) } else { Ok(None) }
+    }
+
+    /// Bytes behind their length.
+    ///
+    /// # Errors
+    /// `Decode`.
+    pub fn bytes(&mut self) -> Result<&'a [u8]> {
+        let n = self.len(1)?;
+        self.take(n)
+    }
+
+    /// UTF-8 text.
+    ///
+    /// # Errors
+    /// `Decode` if it is not UTF-8.
+    pub fn str(&mut self) -> Result<&'a str> {
+        std::str::from_utf8(self.bytes()?).map_err(|_| Error::decode("a text in the snapshot is not UTF-8"))
+    }
+
+    /// Says that everything was read.
+    ///
+    /// # Errors
+    /// `Decode` if bytes are left over.
+    pub fn finish(self) -> Result<()> {
+        if self.bytes.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::decode(format!("{} bytes are left over behind the snapshot", self.bytes.len())))
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! The maths of barograph: sketches that summarise one stream, bins fixed by a reference, scores that compare two
+//! profiles. Nothing here knows a clock, a file, a socket, Python or unseeded randomness.
+
+pub mod bins;
+pub mod codec;
+pub mod combination;
+pub mod distributions;
+pub mod error;
+pub mod hash;
+pub mod metrics;
+pub mod scores;
+pub mod sketches;
+
+pub use error::{Error, ErrorKind, Result};

@@ -1,0 +1,3 @@
+//! Quality of predictions against labels.
+
+pub mod roc_auc;

@@ -1,0 +1,149 @@
+//! Area under the ROC curve from counts of scores.
+
+use crate::codec::{Reader, Writer};
+use crate::error::Result;
+use crate::scores::{Interval, Score};
+
+/// Cells per octave of `min(s, 1 - s)`: log-linear, so that rare events keep their resolution.
+const PER_OCTAVE: usize = 64;
+const OCTAVES: usize = 32;
+const HALF: usize = OCTAVES * PER_OCTAVE + 1;
+
+/// Counts of scores in [0, 1] per label, from which the AUC follows within a certain interval.
+///
+/// Adding is exact and free of order. About 32 KB once used; 2 ns per value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RocAuc {
+    counts: [Vec<u64>; 2],
+}
+
+impl Default for RocAuc {
+    fn default() -> Self {
+        Self { counts: [Vec::new(), Vec::new()] }
+    }
+}
+
+impl RocAuc {
+    /// The cell of a score, ascending in the score.
+    fn cell(score: f64) -> usize {
+        let low = score.min(1.0 - score);
+        let bits = low.max(libm::exp2(-(OCTAVES as f64))).to_bits();
+        // 6 mantissa bits: 64 equal cells in each octave below one half.
+        let at = ((bits >> 46) as usize).saturating_sub((1023 - OCTAVES) << 6).min(HALF - 1);
+        if score <= 0.5 { at } else { 2 * HALF - 1 - at }
+    }
+
+    /// Counts a score with its label. Scores outside [0, 1] and NaN are refused: false.
+    pub fn update(&mut self, score: f64, positive: bool) -> bool {
+        if !(0.0..=1.0).contains(&score) {
+            return false;
+        }
+        let counts = &mut self.counts[usize::from(positive)];
+        if counts.is_empty() {
+            counts.resize(2 * HALF, 0);
+        }
+        counts[Self::cell(score)] += 1;
+        true
+    }
+
+    /// Adds another's counts.
+    pub fn merge(&mut self, other: &Self) {
+        for (mine, theirs) in self.counts.iter_mut().zip(&other.counts) {
+            mine.resize(mine.len().max(theirs.len()), 0);
+            mine.iter_mut().zip(theirs).for_each(|(to, from)| *to += from);
+        }
+    }
+
+    /// `(negatives, positives)`.
+    pub fn totals(&self) -> (u64, u64) {
+        (self.counts[0].iter().sum(), self.counts[1].iter().sum())
+    }
+
+    /// The AUC: its certain half-width (order inside a cell is unknown) plus DeLong's sampling interval at `confidence`.
+    ///
+    /// `None` while a class is missing. Range [0, 1]. Source: DeLong, DeLong & Clarke-Pearson, Biometrics 1988.
+    pub fn score(&self, confidence: f64) -> Option<Score> {
+        let (negatives, positives) = self.totals();
+        if negatives == 0 || positives == 0 {
+            return None;
+        }
+        let (n, p) = (negatives as f64, positives as f64);
+        let (mut below, mut low, mut tied) = (0.0f64, 0.0f64, 0.0f64);
+        let mut above_positive = p;
+        let (mut square_positive, mut square_negative) = (0.0f64, 0.0f64);
+        for (neg, pos) in self.counts[0].iter().zip(&self.counts[1]) {
+            let (neg, pos) = (*neg as f64, *pos as f64);
+            above_positive -= pos;
+            low += pos * below;
+            tied += pos * neg;
+            square_positive += pos * ((below + neg / 2.0) / n).powi(2);
+            square_negative += neg * ((above_positive + pos / 2.0) / p).powi(2);
+            below += neg;
+        }
+        let value = (low + tied / 2.0) / (n * p);
+        let spread = |square: f64, size: f64| if size > 1.0 { (square / size - value * value).max(0.0) / (size - 1.0) } else { 0.25 };
+        let deviation = libm::sqrt(spread(square_positive, p) + spread(square_negative, n));
+        let reach = crate::distributions::normal_quantile(f64::midpoint(1.0, confidence)) * deviation + tied / (2.0 * n * p);
+        Some(Score {
+            value,
+            lower: Some((value - reach).max(0.0)),
+            upper: Some((value + reach).min(1.0)),
+            interval: Some(Interval::Confidence),
+            p_value: None,
+            contributions: Vec::new(),
+        })
+    }
+
+    /// Appends the counts to a snapshot.
+    pub fn encode(&self, writer: &mut Writer) {
+        for counts in &self.counts {
+            writer.bool(!counts.is_empty());
+            counts.iter().for_each(|count| writer.u64(*count));
+        }
+    }
+
+    /// Reads counts back.
+    ///
+    /// # Errors
+    /// `Decode` at the end of the bytes.
+    pub fn decode(reader: &mut Reader<'_>) -> Result<Self> {
+        let mut out = Self::default();
+        for counts in &mut out.counts {
+            if reader.bool()? {
+                *counts = (0..2 * HALF).map(|_| reader.u64()).collect::<Result<_>>()?;
+            }
+        }
+        Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_interval_holds_the_rank_statistic() {
+        let mut auc = RocAuc::default();
+        let rows: Vec<(f64, bool)> = (0..2000u32).map(|i| (f64::from(i * 7919 % 2003) / 2003.0, i * 7919 % 2003 > 900 + i % 200)).collect();
+        for (score, positive) in &rows {
+            assert!(auc.update(*score, *positive));
+        }
+        assert!(!auc.update(1.5, true) && !auc.update(f64::NAN, true));
+        let (mut wins, mut pairs) = (0.0, 0.0);
+        for (s, _) in rows.iter().filter(|r| r.1) {
+            for (t, _) in rows.iter().filter(|r| !r.1) {
+                wins += if s > t {
+                    1.0
+                } else if s == t {
+                    0.5
+                } else {
+                    0.0
+                };
+                pairs += 1.0;
+            }
+        }
+        let score = auc.score(0.95).unwrap();
+        assert!((score.value - wins / pairs).abs() < 1e-3, "{} {}", score.value, wins / pairs);
+        assert!(score.lower.unwrap() <= score.value && score.value <= score.upper.unwrap());
+    }
+}
