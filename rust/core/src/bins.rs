@@ -11,7 +11,9 @@ use crate::sketches::exponential_histogram::Cell;
 /// Bins made of a reference by default: deciles and ventiles are unions of them.
 pub const DEFAULT_BINS: usize = 1000;
 const MAX_EDGES: usize = 1 << 16;
-const GUIDE_CELLS: usize = 4096;
+const GUIDE_CELLS: usize = 8192;
+/// Edges of one guide cell that are compared at once, without a branch.
+const STRIDE: usize = 4;
 
 /// How a value finds the stretch of edges it can lie between. Any monotone map will do: an exact compare decides.
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +44,8 @@ impl Grid {
 /// The edges of a reference's bins and the way to find a value's bin quickly.
 #[derive(Clone, Debug)]
 pub struct Bins {
-    edges: Vec<f64>,
+    /// The edges, and [`STRIDE`] infinities behind them.
+    padded: Vec<f64>,
     grid: Grid,
     /// `first[c]` edges lie in cells before c; one more at the end.
     first: Vec<u16>,
@@ -50,7 +53,7 @@ pub struct Bins {
 
 impl PartialEq for Bins {
     fn eq(&self, other: &Self) -> bool {
-        self.edges == other.edges
+        self.padded == other.padded
     }
 }
 
@@ -119,15 +122,16 @@ impl Bins {
         Self::from_edges(edges)
     }
 
-    /// Bins between given edges, strictly ascending and finite, at least two.
+    /// Bins between given edges, at least two, strictly ascending, finite but for a first one of -inf.
     ///
     /// # Errors
     /// `InvalidArgument` otherwise.
     pub fn from_edges(edges: Vec<f64>) -> Result<Self> {
-        if edges.len() < 2 || edges.len() > MAX_EDGES || !edges.iter().all(|e| e.is_finite()) || !edges.is_sorted_by(|a, b| a < b) {
+        let finite = edges.iter().skip(1).all(|edge| edge.is_finite()) && edges.first().is_some_and(|edge| *edge < f64::INFINITY);
+        if edges.len() < 2 || edges.len() > MAX_EDGES || !finite || !edges.is_sorted_by(|a, b| a < b) {
             return Err(Error::invalid(format!("bins need at least two finite ascending edges, got {} edges", edges.len())));
         }
-        let (lowest, highest) = (edges[0], edges[edges.len() - 1]);
+        let (lowest, highest) = (edges[0].max(f64::MIN), edges[edges.len() - 1]);
         let per_unit = (GUIDE_CELLS - 1) as f64 / (highest - lowest);
         let span = sortable(highest) - sortable(lowest);
         let shift = (64 - (span / (GUIDE_CELLS as u64 - 1)).leading_zeros()).min(63);
@@ -147,17 +151,19 @@ impl Bins {
             })
             .min_by_key(|(cost, ..)| *cost);
         let Some((_, grid, first)) = best else { return Err(Error::invalid("bins need edges that differ")) };
-        Ok(Self { edges, grid, first })
+        let mut padded = edges;
+        padded.extend([f64::INFINITY; STRIDE]);
+        Ok(Self { padded, grid, first })
     }
 
     /// The edges: bin `i` of `1..edges.len()` is `(edges[i-1], edges[i]]`; 0 lies below, `edges.len()` above.
     pub fn edges(&self) -> &[f64] {
-        &self.edges
+        &self.padded[..self.padded.len() - STRIDE]
     }
 
     /// Counters, the ones for below and above included.
     pub fn len(&self) -> usize {
-        self.edges.len() + 1
+        self.edges().len() + 1
     }
 
     /// Never: there is at least one bin.
@@ -169,14 +175,13 @@ impl Bins {
     #[inline]
     pub fn index(&self, value: f64) -> usize {
         let cell = self.grid.cell(value);
-        let (mut at, end) = (usize::from(self.first[cell]), usize::from(self.first[cell + 1]));
-        if end - at > 8 {
-            return at + self.edges[at..end].partition_point(|edge| *edge < value);
+        let (at, end) = (usize::from(self.first[cell]), usize::from(self.first[cell + 1]));
+        if end - at > STRIDE {
+            return at + self.padded[at..end].partition_point(|edge| *edge < value);
         }
-        while at < end && self.edges[at] < value {
-            at += 1;
-        }
-        at
+        // Edges of later cells are not below the value: comparing past the end of the cell changes nothing.
+        let window = &self.padded[at..at + STRIDE];
+        at + window.iter().map(|edge| usize::from(*edge < value)).sum::<usize>()
     }
 
     /// Counts finite values into `counts`, which has [`len`](Self::len) entries.
@@ -220,8 +225,8 @@ impl Bins {
 
     /// Appends the edges to a snapshot.
     pub fn encode(&self, writer: &mut Writer) {
-        writer.len(self.edges.len());
-        self.edges.iter().for_each(|edge| writer.f64(*edge));
+        writer.len(self.edges().len());
+        self.edges().iter().for_each(|edge| writer.f64(*edge));
     }
 
     /// Reads bins back.

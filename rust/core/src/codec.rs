@@ -21,10 +21,12 @@ pub enum SnapshotKind {
     Reference = 2,
     /// A monitor with all its state.
     Monitor = 3,
+    /// An exponential histogram alone.
+    Histogram = 4,
 }
 
 impl SnapshotKind {
-    const ALL: [Self; 3] = [Self::Profile, Self::Reference, Self::Monitor];
+    const ALL: [Self; 4] = [Self::Profile, Self::Reference, Self::Monitor, Self::Histogram];
 
     /// The word for it in messages.
     pub fn name(self) -> &'static str {
@@ -32,6 +34,7 @@ impl SnapshotKind {
             Self::Profile => "profile",
             Self::Reference => "reference",
             Self::Monitor => "monitor",
+            Self::Histogram => "histogram",
         }
     }
 }

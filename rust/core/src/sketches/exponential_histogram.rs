@@ -1,7 +1,7 @@
 //! Base-2 exponential histogram: the OpenTelemetry / Prometheus bucket index by integer arithmetic alone.
 //!
 //! Cell `i` at scale `s` holds `(base^i, base^(i+1)]` with `base = 2^(2^-s)`. Cells are counters, so histograms add and
-//! subtract exactly and do not depend on order. Source: OpenTelemetry data model, "ExponentialHistogram"; Prometheus
+//! subtract exactly and do not depend on order. Source: OpenTelemetry data model, `ExponentialHistogram`; Prometheus
 //! native histograms, schemas 0 to 8.
 
 use crate::codec::{Reader, Writer};
@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 
 /// Mantissas of `floor(2^(52 + i/256))`, exact: `isqrt` applied eight times to `2^(52*256 + i)`.
 #[rustfmt::skip]
+#[allow(clippy::unreadable_literal)] // a table of mantissas
 const BOUNDARIES: [u64; 256] = [
     0x0000000000000, 0x00b1afa5abcbe, 0x0163da9fb3335, 0x02168143b0280, 0x02c9a3e778060, 0x037d42e11bbcc,
     0x04315e86e7f84, 0x04e5f72f654b1, 0x059b0d3158574, 0x0650a0e3c1f88, 0x0706b29ddf6dd, 0x07bd42b72a836,

@@ -1,0 +1,85 @@
+# `make help` lists the targets. Everything lands in .venv and in the user's cache; nothing is installed elsewhere.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/barograph
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+RUST_SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock pyproject.toml
+DENY := $(CACHE)/tools/bin/cargo-deny
+
+.PHONY: help check-tools develop develop-lint demo test test-rust test-python lint typing deny docs bench bench-once clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+check-tools:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "barograph needs Python 3.11 or newer: install it or say PYTHON=/path/to/python3"; exit 2; }
+	@command -v cargo >/dev/null || { echo "barograph needs Rust: install it from https://rustup.rs and open a new shell"; exit 2; }
+
+$(VENV)/uv.stamp:
+	@$(MAKE) --no-print-directory check-tools
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check uv==0.13.9
+	@touch $@
+
+$(VENV)/test.stamp: $(VENV)/uv.stamp requirements/test.txt
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install -q -r requirements/test.txt
+	@touch $@
+
+$(VENV)/lint.stamp: $(VENV)/test.stamp requirements/lint.txt
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install -q -r requirements/lint.txt
+	@touch $@
+
+$(VENV)/built.stamp: $(VENV)/test.stamp $(RUST_SOURCES)
+	@$(MAKE) --no-print-directory check-tools
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --locked -q >/dev/null
+	@touch $@
+
+develop: $(VENV)/built.stamp ## set up .venv and build the extension
+develop-lint: develop $(VENV)/lint.stamp
+
+demo: develop ## replay a year of flights through a monitored model
+	$(BIN)/barograph demo
+
+test: test-rust test-python ## set up everything and pass the tests
+
+test-rust: check-tools
+	cargo test --release --locked -q -p barograph-core -p barograph-engine
+
+test-python: develop
+	$(BIN)/python -m pytest
+
+lint: develop-lint ## format, clippy, ruff
+	cargo fmt --all --check
+	cargo clippy --release --locked --workspace --all-targets -q -- -D warnings -A clippy::unwrap_used -A clippy::expect_used -A clippy::panic
+	cargo clippy --release --locked --workspace -q -- -D warnings
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+
+typing: develop-lint ## mypy and stubtest
+	$(BIN)/mypy
+	$(BIN)/stubtest barograph._barograph --mypy-config-file pyproject.toml
+
+$(DENY):
+	CARGO_TARGET_DIR=$(CACHE)/tools-target cargo install -q cargo-deny@0.20.3 --locked --root $(CACHE)/tools
+
+deny: check-tools $(DENY) ## licences, sources and duplicates of the Rust dependencies
+	$(DENY) --log-level error check bans licenses sources
+
+docs: develop-lint ## build the site, strictly
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q
+
+bench: develop-lint ## full benchmarks against pinned peers
+	cargo bench -p barograph-core
+	$(BIN)/python -m pytest benches/python -o testpaths=benches/python
+
+bench-once: develop-lint ## compile every benchmark and run it once
+	cargo bench --locked -q -p barograph-core -- --test
+	$(BIN)/python -m pytest benches/python --benchmark-disable
+
+clean: ## forget .venv and what was built
+	rm -rf $(VENV) site target

@@ -1,0 +1,20 @@
+"""Each sketch of the catalogue beside numpy: exponential_histogram."""
+
+import barograph as bg
+import numpy as np
+
+X = np.random.default_rng(0).lognormal(3, 1, 2_000_000)
+
+
+def test_exponential_histogram(benchmark):
+    h = bg.sketches.ExponentialHistogram(6)
+    benchmark.pedantic(h.update_many, (X,), rounds=5, warmup_rounds=1)
+
+
+def test_numpy_sort(benchmark):
+    benchmark.pedantic(np.sort, (X,), rounds=2)
+
+
+def test_numpy_histogram(benchmark):
+    edges = np.geomspace(X.min(), X.max(), 1001)
+    benchmark.pedantic(np.histogram, (X, edges), rounds=2)

@@ -1,0 +1,70 @@
+"""barograph watches machine-learning systems in production.
+
+>>> import barograph as bg
+>>> reference = bg.Reference({"x": [1.0, 2.0, 3.0] * 100})
+>>> bg.compare(reference, {"x": [1.0, 2.0, 3.0] * 100}).drifted
+False
+
+Names are loaded when they are first used: importing barograph loads neither numpy nor polars.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from barograph import errors, scores, sketches
+    from barograph._barograph import ColumnProfile, __version__, catalog
+    from barograph.drift import compare
+    from barograph.monitors import Monitor
+    from barograph.profiles import Profile, merge, profile
+    from barograph.references import Reference
+    from barograph.reports import DriftReport
+    from barograph.schemas import Schema
+
+_HOMES = {
+    "ColumnProfile": "_barograph",
+    "__version__": "_barograph",
+    "catalog": "_barograph",
+    "DriftReport": "reports",
+    "Monitor": "monitors",
+    "Profile": "profiles",
+    "Reference": "references",
+    "Schema": "schemas",
+    "compare": "drift",
+    "merge": "profiles",
+    "profile": "profiles",
+}
+_MODULES = ("errors", "scores", "sketches")
+
+__all__ = [
+    "ColumnProfile",
+    "DriftReport",
+    "Monitor",
+    "Profile",
+    "Reference",
+    "Schema",
+    "__version__",
+    "catalog",
+    "compare",
+    "errors",
+    "merge",
+    "profile",
+    "scores",
+    "sketches",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"barograph.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'barograph' has no attribute {name!r}")
+    value = getattr(import_module(f"barograph.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

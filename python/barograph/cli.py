@@ -1,0 +1,170 @@
+"""The command line: `barograph profile`, `compare`, `demo`.
+
+Exit codes: 0 pass, 1 drift, 2 usage or data error, 3 a required column could not be judged. Data on stdout, the rest on stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from barograph.errors import BarographError, FrameError
+
+_PASS, _DRIFT, _ERROR, _INCONCLUSIVE = 0, 1, 2, 3
+_SEVERITIES = {"warning": ("warning", "critical"), "critical": ("critical",), "never": ()}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and gives its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.run(options)
+        sys.stdout.flush()
+        return code
+    except BarographError as error:
+        print(f"barograph: {error}", file=sys.stderr)
+    except BrokenPipeError:
+        # The reader went away: `barograph profile x | head` is no error.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _PASS
+    except OSError as error:
+        print(f"barograph: {error.strerror or error}: {error.filename or ''}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("barograph: interrupted", file=sys.stderr)
+        return 130
+    return _ERROR
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="barograph", description="Watches machine-learning systems in production.")
+    parser.add_argument("--version", action="version", version=f"barograph {_version()}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    profile = commands.add_parser("profile", help="summarise files", description="Summarises Parquet and CSV files, one row per column.")
+    profile.add_argument("files", nargs="+", metavar="FILE", help="Parquet or CSV; globs in quotes")
+    profile.add_argument("-o", "--output", metavar="PROFILE", help="also write the profile's snapshot")
+    profile.add_argument("--json", action="store_true", help="rows as JSON")
+    profile.set_defaults(run=_profile)
+
+    compare = commands.add_parser(
+        "compare",
+        help="compare a file with a reference",
+        description="Compares a file with a reference. Exit codes: 0 no drift, 1 drift, 2 error, 3 a feature could not be judged.",
+    )
+    compare.add_argument("reference", metavar="REFERENCE", help="a reference or profile snapshot, or a Parquet or CSV file")
+    compare.add_argument("current", metavar="CURRENT", help="a profile snapshot, or a Parquet or CSV file")
+    compare.add_argument("--html", metavar="OUT", help="write the report as one HTML page")
+    compare.add_argument("--json", action="store_true", help="the report as JSON")
+    compare.add_argument("--fail-on", choices=sorted(_SEVERITIES), default="warning", help="what makes it exit 1 (default: warning)")
+    compare.add_argument("--confidence", type=float, default=0.99, metavar="C", help="of every test (default: 0.99)")
+    compare.set_defaults(run=_compare)
+
+    demo = commands.add_parser(
+        "demo", help="a year of flights through a monitored model", description="Replays real flights through a model."
+    )
+    demo.add_argument("--data", metavar="PATH", help="your own Parquet file instead")
+    demo.add_argument("--label", metavar="COLUMN", help="its column of labels (0 or 1)")
+    demo.add_argument("--score", metavar="COLUMN", help="its column of scores in [0, 1]")
+    demo.add_argument("--time", metavar="COLUMN", help="its column of event times")
+    demo.add_argument("--html", metavar="OUT", default="barograph-report.html", help="where the report goes (default: %(default)s)")
+    demo.set_defaults(run=_demo)
+    return parser
+
+
+def _version() -> str:
+    from barograph import __version__
+
+    return str(__version__)
+
+
+def _snapshot(path: str) -> Any:
+    """A reference or profile if the file begins like one; None for other files."""
+    try:
+        with Path(path).open("rb") as file:
+            head = file.read(7)
+    except (FileNotFoundError, IsADirectoryError):
+        return None
+    if head[:4] != b"BARO":
+        return None
+    from barograph.profiles import Profile
+    from barograph.references import Reference
+
+    return Profile.load(path) if head[6:7] == b"\x01" else Reference.load(path)
+
+
+def _profile(options: argparse.Namespace) -> int:
+    from barograph.profiles import Profile, merge, profile
+
+    made = [_snapshot(path) or profile(path) for path in options.files]
+    odd = next((path for path, one in zip(options.files, made, strict=True) if not isinstance(one, Profile)), None)
+    if odd is not None:
+        raise FrameError(f"{odd} is a reference, `profile` reads profiles and tables")
+    whole = merge(made)
+    if options.output:
+        whole.save(options.output)
+    rows = whole.to_frame().to_dicts()
+    if options.json:
+        print(json.dumps({"rows": whole.rows, "columns": rows}, ensure_ascii=False, allow_nan=False))
+    else:
+        _print_profile(whole.rows, rows)
+    return _PASS
+
+
+def _print_profile(count: int, rows: list[dict[str, Any]]) -> None:
+    from barograph.reports import _fit, _plain
+
+    def text(value: Any) -> str:
+        return (
+            ""
+            if value is None
+            else f"{value:,}"
+            if isinstance(value, int)
+            else f"{value:.4g}"
+            if isinstance(value, float)
+            else _plain(str(value))
+        )
+
+    heads = ["column", "kind", "role", "null_count", "distinct", "mean", "std", "min", "median", "p99", "max", "top"]
+    cells = [[head.replace("_count", "s") for head in heads], *[[text(row[head]) for head in heads] for row in rows]]
+    widths = [min(24, max(len(line[at]) for line in cells)) for at in range(len(heads))]
+    for line in cells:
+        print("  ".join(_fit(cell, width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    print(f"{count:,} rows")
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from barograph.drift import compare
+    from barograph.references import Reference
+
+    reference = _snapshot(options.reference)
+    if not isinstance(reference, Reference):
+        reference = Reference(options.reference if reference is None else reference)
+    current = _snapshot(options.current)
+    if isinstance(current, Reference):
+        current = current.profile
+    report = compare(reference, options.current if current is None else current, confidence=options.confidence)
+    if options.html:
+        print(f"report: {report.to_html(options.html)}", file=sys.stderr)
+    print(json.dumps(report.to_dict(), ensure_ascii=False, allow_nan=False) if options.json else report.to_terminal())
+    if report.verdict in _SEVERITIES[options.fail_on]:
+        return _DRIFT
+    if report.unjudged:
+        names = ", ".join(repr(name) for name in report.unjudged[:5])
+        print(f"barograph: inconclusive, these features could not be judged: {names}", file=sys.stderr)
+        return _INCONCLUSIVE
+    return _PASS
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from barograph import demo
+
+    return int(demo.run(data=options.data, label=options.label, score=options.score, time=options.time, html=options.html))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""References: what current rows are compared with."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from barograph import _barograph
+from barograph.frames import Frame, parts
+from barograph.profiles import Profile, _bytes
+from barograph.schemas import Schema
+
+__all__ = ["Reference"]
+
+
+class Reference:
+    """A frozen profile plus the bins it fixes; no raw rows.
+
+    data: a frame (read once, twice where it holds more than a million rows: a one-shot reader is refused then) or a profile. A
+    reference made from rows has about `bins` bins of equal mass per column of numbers, and values that are heavier than that
+    stand alone; one made from a profile takes the cells of its histogram instead. schema: kinds and roles, inferred if absent.
+
+    >>> reference = Reference({"x": list(range(1000))}, bins=100)
+    >>> reference.rows, len(reference.id)
+    (1000, 32)
+    """
+
+    def __init__(self, data: Frame | Profile, schema: Schema | None = None, *, bins: int = 1000) -> None:
+        created = time.time_ns()
+        if isinstance(data, Profile):
+            self._native = _barograph.Reference.from_profile(data._native, bins, created)
+            return
+        builder = _barograph.ReferenceBuilder(None if schema is None else schema.to_json(), bins)
+        for part in parts(data):
+            builder.update(part)
+        if builder.fix():
+            for part in parts(data, again=True):
+                builder.count(part)
+        self._native = builder.finish(created)
+
+    @classmethod
+    def _of(cls, native: _barograph.Reference) -> Reference:
+        out = cls.__new__(cls)
+        out._native = native
+        return out
+
+    @property
+    def id(self) -> str:
+        """A hash of the content: equal references have equal ids."""
+        return self._native.id
+
+    @property
+    def rows(self) -> int:
+        """Rows it was made of."""
+        return self._native.rows
+
+    @property
+    def created(self) -> datetime | None:
+        """When it was made, UTC."""
+        created = self._native.created
+        return None if created is None else datetime.fromtimestamp(created / 1e9, UTC)
+
+    @property
+    def schema(self) -> Schema:
+        """Kinds and roles of the columns."""
+        return Schema(json.loads(self._native.schema_json())["columns"])
+
+    @property
+    def profile(self) -> Profile:
+        """The frozen profile."""
+        return Profile(self._native.profile())
+
+    def bins(self, column: str) -> tuple[list[float], list[int]] | None:
+        """Edges and counts of a column of numbers: `counts[0]` lies below, `counts[-1]` above; bins are right-closed."""
+        return self._native.bins(column)
+
+    def to_bytes(self) -> bytes:
+        """A snapshot."""
+        return self._native.to_bytes()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Reference:
+        """Reads a snapshot. Raises SnapshotError for anything else."""
+        return cls._of(_barograph.Reference.from_bytes(_bytes(data)))
+
+    def save(self, path: str | Path) -> None:
+        """Writes the snapshot to a file."""
+        Path(path).write_bytes(self.to_bytes())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Reference:
+        """Reads a file that `save` wrote."""
+        return cls.from_bytes(Path(path).read_bytes())
+
+    def __repr__(self) -> str:
+        return f"Reference({self.id[:8]}, {self.rows:,} rows, {len(self.schema.kinds)} columns)"

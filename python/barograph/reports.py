@@ -1,0 +1,176 @@
+"""Drift reports: for programs a frame and a dict, for people a page, a notebook cell and a terminal table."""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+import shutil
+import sys
+import unicodedata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+if TYPE_CHECKING:
+    import polars as pl
+
+__all__ = ["DriftReport"]
+
+_GLYPHS = {"critical": "▲", "warning": "△", "info": "◇", "ok": "●", "insufficient": "○", "invalid": "×"}
+_COLOURS = {"critical": "1;31", "warning": "33", "info": "36", "ok": "32", "insufficient": "35", "invalid": "35"}
+_ORDER = {name: rank for rank, name in enumerate(_GLYPHS)}
+_WORST = ["critical", "warning", "info", "insufficient", "invalid", "ok"]
+
+
+class DriftReport:
+    """What `compare` found: one row per column and method, one verdict.
+
+    `drifted` means that some feature, prediction or score is beyond the warning tolerance after all columns were combined.
+    """
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self._document = document
+
+    @property
+    def drifted(self) -> bool:
+        """Some tested column is at warning or worse."""
+        return bool(self._document["drifted"])
+
+    @property
+    def verdict(self) -> str | None:
+        """The worst verdict of a tested column."""
+        verdict: str | None = self._document["verdict"]
+        return verdict
+
+    @property
+    def unjudged(self) -> list[str]:
+        """Features that could not be judged: missing, of another type, or with too few rows."""
+        return list(self._document["unjudged"])
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns, those of the reference first."""
+        return [column["column"] for column in self._document["columns"]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything in the report; JSON without NaN."""
+        return copy.deepcopy(self._document)
+
+    def to_frame(self) -> pl.DataFrame:
+        """One row per column and method; what has no meaning is null, nothing is NaN."""
+        return rows_frame(self._document["rows"])
+
+    @overload
+    def to_html(self, path: None = None) -> str: ...
+    @overload
+    def to_html(self, path: str | Path) -> Path: ...
+    def to_html(self, path: str | Path | None = None) -> str | Path:
+        """One page without any request to elsewhere: the text, or its path if one is given."""
+        from barograph import report_html
+
+        text = report_html.page(self._document, self.summary())
+        if path is None:
+            return text
+        target = Path(path)
+        part = target.with_name(f".{target.name}.{os.getpid()}.part")
+        part.write_text(text, encoding="utf-8")
+        part.replace(target)
+        return target
+
+    def _repr_html_(self) -> str:
+        from barograph import report_html
+
+        return report_html.cell(self._document, self.summary())
+
+    def summary(self) -> str:
+        """The verdict in one sentence."""
+        tested = [column for column in self._document["columns"] if column["verdict"]]
+        moved = [column for column in tested if column["verdict"] in ("warning", "critical")]
+        text = f"{len(moved)} of {len(tested)} tested columns drifted" if moved else f"no drift in {len(tested)} tested columns"
+        unjudged = self.unjudged
+        return text + (f", {len(unjudged)} could not be judged" if unjudged else "")
+
+    def to_terminal(self, color: bool | None = None, width: int | None = None) -> str:
+        """A table, worst column first, at most `width` cells wide; colour if the output is a terminal and NO_COLOR is not set."""
+        if color is None:
+            color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        width = max(width or shutil.get_terminal_size((100, 24)).columns, 60)
+        columns = sorted_columns(self._document)
+        name_width = min(max([6, *(_cells(_plain(column["column"])) for column in columns)]), max(12, width // 4))
+        methods = {(row["column"], row["method"]): row for row in self._document["rows"]}
+        lines = [_paint("1", f"  {'column':<{name_width}}  {'verdict':<14}{'psi':>8}  {'nulls':>15}  reason", color)]
+        for column in columns:
+            psi, nulls = methods.get((column["column"], "psi"), {}), methods.get((column["column"], "null_share"), {})
+            verdict = column["verdict"]
+            mark = f"{_GLYPHS[verdict]} {verdict}" if verdict else f"· {column['role']}"
+            value = "" if psi.get("value") is None else f"{psi['value']:.3f}"
+            change = "" if nulls.get("value") is None else f"{100 * nulls['value']:+.1f} points"
+            head = f"  {_fit(_plain(column['column']), name_width)}  "
+            tail = f"{value:>8}  {change:>15}  {_plain(column['reason'] or '')}"
+            room = width - name_width - 4 - 14
+            lines.append(head + _paint(_COLOURS.get(verdict or "", "2"), f"{mark:<14}", color) + _fit(tail, room).rstrip())
+        lines += ["", _paint("1", self.summary(), color)]
+        lines += [
+            f"{self._document['n_current']:,} rows against {self._document['n_reference']:,}, reference {self._document['reference'][:8]}"
+        ]
+        lines += [_fit(f"note: {_plain(note)}", width).rstrip() for note in self._document["notes"]]
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.to_terminal(color=False)
+
+    def __repr__(self) -> str:
+        return f"DriftReport({self.summary()})"
+
+
+def rows_frame(rows: list[dict[str, Any]]) -> pl.DataFrame:
+    """Rows of a report or of a monitor's history as a frame with a fixed schema."""
+    import polars as pl
+
+    text, number, time = pl.String(), pl.Float64(), pl.Datetime("ns", "UTC")
+    schema: dict[str, Any] = {"column": text, "method": text, "value": number, "lower": number, "upper": number, "threshold": number}
+    schema |= {"verdict": text, "p_value": number, "adjusted_p": number, "interval": text}
+    schema |= {"n_reference": pl.Int64(), "n_current": pl.Int64(), "window_start": time, "window_end": time}
+    schema |= {"segment": text, "reference": text, "reason": text}
+    whole = {name: (pl.Int64() if dtype == time else dtype) for name, dtype in schema.items()}
+    return pl.DataFrame(rows, schema=whole).with_columns(pl.col("window_start", "window_end").cast(time))
+
+
+def sorted_columns(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Worst verdict first, then the highest score, then the order of the frame; what is not tested comes last."""
+
+    def key(column: dict[str, Any]) -> tuple[int, float]:
+        rank = _WORST.index(column["verdict"]) if column["verdict"] else len(_WORST)
+        return rank, -(column["score"] or 0.0)
+
+    return sorted(document["columns"], key=key)
+
+
+def glyph(verdict: str | None) -> str:
+    """The sign of a verdict, so that colour is never the only one."""
+    return _GLYPHS.get(verdict or "", "·")
+
+
+def _paint(code: str, text: str, color: bool) -> str:
+    return f"\x1b[{code}m{text}\x1b[0m" if color else text
+
+
+def _plain(text: str) -> str:
+    # A column name must not steer the terminal.
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]", "�", text)
+
+
+def _cells(text: str) -> int:
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def _fit(text: str, width: int) -> str:
+    if _cells(text) <= width:
+        return text + " " * (width - _cells(text))
+    out, used = "", 0
+    for c in text:
+        size = _cells(c)
+        if used + size > width - 1:
+            break
+        out, used = out + c, used + size
+    return out + "…" + " " * (width - used - 1)

@@ -1,0 +1,127 @@
+"""Distances of a current sample from its reference, on counts of the same bins.
+
+| score | range | test | choose it for |
+|---|---|---|---|
+| `psi` | 0 to inf | tolerance, any sample size | the verdict: it is what alerts rest on |
+| `share_change` | -1 to 1 | absolute tolerance | nulls, unseen and out-of-range values |
+| `psi_total` | 0 to inf | none | numbers comparable with tools that give nulls a bin |
+| `jensen_shannon` | 0 to 1 | none | a bounded metric, comparable between columns |
+| `total_variation` | 0 to 1 | none | "at most this share of rows changed its bin" |
+| `l_infinity` | 0 to 1 | none | the one category that moved most |
+| `kolmogorov_smirnov` | 0 to 1 | certified interval | ordered bins, no smoothing |
+
+Nothing is ever NaN: counts that do not make a distance are an InvalidArgumentError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from barograph import _barograph
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
+
+_Fields: TypeAlias = tuple[float, float | None, float | None, str | None, float | None, list[float]]
+
+__all__ = [
+    "Score",
+    "jensen_shannon",
+    "kolmogorov_smirnov",
+    "l_infinity",
+    "psi",
+    "psi_total",
+    "share_change",
+    "total_variation",
+]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A distance with what is known about it; what does not exist is None.
+
+    `interval` is "certain" where `lower` and `upper` bound the exact statistic of the two samples, "confidence" where they are
+    one-sided confidence limits. `p_value` belongs to the test the function names. `contributions`: what each bin adds.
+    """
+
+    value: float
+    lower: float | None
+    upper: float | None
+    interval: str | None
+    p_value: float | None
+    contributions: tuple[float, ...]
+
+
+def psi(reference: ArrayLike, current: ArrayLike, *, tolerance: float = 0.1, confidence: float = 0.99, smoothing: float = 0.5) -> Score:
+    """Population stability index of two rows of counts, with the variance-adapted test of a tolerance.
+
+    `p_value` is that of "PSI is at most `tolerance`"; `lower` and `upper` are one-sided limits at `confidence` and belong to no
+    tolerance. `smoothing` rows are added to each bin; at the default the size of the test is at most 1.21 % at a nominal 1 %.
+    At least two bins; cost: 30 us.
+
+    >>> psi([100, 100, 100], [100, 100, 100]).value
+    0.0
+    """
+    return _score(_barograph.psi(_counts(reference), _counts(current), tolerance, confidence, smoothing))
+
+
+def psi_total(reference: ArrayLike, current: ArrayLike) -> Score:
+    """PSI with shares mixed with a floor of 0.1 %: independent of the number of rows, never above the true PSI; not tested."""
+    return _score(_barograph.score("psi_total", _counts(reference), _counts(current)))
+
+
+def jensen_shannon(reference: ArrayLike, current: ArrayLike) -> Score:
+    """Jensen-Shannon distance in bits: `scipy.spatial.distance.jensenshannon(p, q, base=2)`."""
+    return _score(_barograph.score("jensen_shannon", _counts(reference), _counts(current)))
+
+
+def total_variation(reference: ArrayLike, current: ArrayLike) -> Score:
+    """Half the sum of the absolute differences of the shares."""
+    return _score(_barograph.score("total_variation", _counts(reference), _counts(current)))
+
+
+def l_infinity(reference: ArrayLike, current: ArrayLike) -> Score:
+    """The largest absolute difference of a share."""
+    return _score(_barograph.score("l_infinity", _counts(reference), _counts(current)))
+
+
+def kolmogorov_smirnov(reference: ArrayLike, current: ArrayLike, *, single: Sequence[bool] | None = None) -> Score:
+    """The interval that holds the two-sample Kolmogorov-Smirnov statistic, from counts in ordered bins.
+
+    `single[b]`: bin b can hold one value only. The interval is no wider than the largest reference share of another bin.
+    """
+    counts = _counts(reference)
+    return _score(_barograph.kolmogorov(counts, _counts(current), [False] * len(counts) if single is None else list(single)))
+
+
+def share_change(
+    reference: tuple[float, float], current: tuple[float, float], *, tolerance: float = 0.02, confidence: float = 0.99
+) -> Score:
+    """Change of a share, `(count, total)` on each side, tested against an absolute tolerance both ways.
+
+    >>> share_change((0, 1000), (300, 1000)).value
+    0.3
+    """
+    return _score(_barograph.share(reference, current, tolerance, confidence))
+
+
+def _counts(values: ArrayLike) -> NDArray[np.float64]:
+    import numpy as np
+
+    from barograph.errors import InvalidArgumentError
+
+    try:
+        array = np.ascontiguousarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgumentError(f"counts must be a row of numbers, got {type(values).__name__}") from error
+    if array.ndim != 1:
+        raise InvalidArgumentError(f"counts must have one dimension, got {array.ndim}")
+    return array
+
+
+def _score(fields: _Fields) -> Score:
+    value, lower, upper, interval, p_value, contributions = fields
+    return Score(value, lower, upper, interval, p_value, tuple(contributions))

@@ -1,0 +1,116 @@
+//! Verdicts over time: an alert is opened, escalated, eased or resolved when a window closes.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::report::{Method, Verdict};
+
+/// What happened to an alert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// First window beyond the warning tolerance.
+    Opened,
+    /// From warning to critical.
+    Escalated,
+    /// From critical back to warning.
+    Eased,
+    /// Back inside the warning tolerance.
+    Resolved,
+}
+
+/// One change of an alert.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs)] // named in docs/reference/report.md
+pub struct Alert {
+    pub id: u64,
+    pub column: String,
+    pub state: State,
+    pub verdict: Verdict,
+    pub method: Option<Method>,
+    pub value: Option<f64>,
+    pub time: i64,
+    pub window_start: i64,
+    pub reason: Option<String>,
+}
+
+/// A verdict on its way to the alerts.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct Judgement {
+    pub column: String,
+    pub verdict: Verdict,
+    pub method: Option<Method>,
+    pub value: Option<f64>,
+    pub reason: Option<String>,
+}
+
+/// All alerts so far and which of them are open.
+#[derive(Clone, Debug, Default)]
+pub struct Alerts {
+    /// Every change, oldest first.
+    pub changes: Vec<Alert>,
+    open: BTreeMap<String, (u64, Verdict)>,
+    opened: u64,
+}
+
+impl Alerts {
+    /// Takes the verdict of a closed window. What could not be judged changes nothing.
+    pub fn judge(&mut self, judgement: Judgement, window: (i64, i64)) {
+        let verdict = judgement.verdict;
+        if matches!(verdict, Verdict::Insufficient | Verdict::Invalid) {
+            return;
+        }
+        let before = self.open.get(&judgement.column).copied();
+        let (id, state) = match before {
+            None if verdict >= Verdict::Warning => {
+                self.opened += 1;
+                (self.opened, State::Opened)
+            }
+            Some((id, _)) if verdict < Verdict::Warning => (id, State::Resolved),
+            Some((id, was)) if verdict > was => (id, State::Escalated),
+            Some((id, was)) if verdict < was => (id, State::Eased),
+            _ => return,
+        };
+        if state == State::Resolved {
+            self.open.remove(&judgement.column);
+        } else {
+            self.open.insert(judgement.column.clone(), (id, verdict));
+        }
+        let Judgement { column, method, value, reason, .. } = judgement;
+        self.changes.push(Alert { id, column, state, verdict, method, value, time: window.1, window_start: window.0, reason });
+    }
+
+    /// Open alerts.
+    pub fn open(&self) -> usize {
+        self.open.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alert_opens_once_escalates_eases_and_resolves() {
+        let mut alerts = Alerts::default();
+        let verdicts = [
+            Verdict::Ok,
+            Verdict::Warning,
+            Verdict::Warning,
+            Verdict::Insufficient,
+            Verdict::Critical,
+            Verdict::Warning,
+            Verdict::Info,
+            Verdict::Ok,
+        ];
+        for (at, verdict) in verdicts.into_iter().enumerate() {
+            let judgement = Judgement { column: "x".into(), verdict, method: None, value: None, reason: None };
+            alerts.judge(judgement, (at as i64, at as i64 + 1));
+        }
+        let states: Vec<State> = alerts.changes.iter().map(|alert| alert.state).collect();
+        assert_eq!(states, [State::Opened, State::Escalated, State::Eased, State::Resolved]);
+        assert_eq!(alerts.open(), 0);
+    }
+}

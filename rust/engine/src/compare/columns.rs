@@ -1,0 +1,412 @@
+//! Measures one column: its scores, and the p-values of those that are tested.
+
+use barograph_core::Result;
+use barograph_core::bins::Bins;
+use barograph_core::scores::psi::{PsiTest, psi_total};
+use barograph_core::scores::share::ShareTest;
+use barograph_core::scores::wasserstein::{Side, wasserstein};
+use barograph_core::scores::{Interval, Score, jensen_shannon, kolmogorov_smirnov, l_infinity, total_variation};
+use barograph_core::sketches::Categories;
+
+use super::{Draft, Judged, Settings, Test, blank, pictures};
+use crate::profile::{ColumnProfile, Content, Numbers, Profile};
+use crate::reference::{Reference, ReferenceColumn};
+use crate::report::{ColumnReport, Method, Moved, Row, Verdict};
+use crate::schema::{Kind, Role};
+
+/// A bin of the PSI test needs this many rows on the reference's side.
+const LEAST_IN_BIN: u64 = 5;
+/// Names with a bin of their own; the rest is `other`.
+const MOST_CATEGORIES: usize = 50;
+
+/// Everything that is the same for all rows of a column.
+struct Context<'a> {
+    name: &'a str,
+    reference: &'a Reference,
+    current: &'a Profile,
+    settings: &'a Settings,
+    tested: bool,
+}
+
+impl Context<'_> {
+    fn row(&self, method: Method) -> Row {
+        blank(self.name, method, self.reference, self.current)
+    }
+
+    /// A row that says why there is no number.
+    fn absent(&self, method: Method, verdict: Option<Verdict>, reason: impl Into<String>) -> Draft {
+        Draft { row: Row { verdict, reason: Some(reason.into()), ..self.row(method) }, test: None }
+    }
+
+    fn scored(&self, method: Method, score: Result<Score>, n: (u64, u64)) -> Draft {
+        match score {
+            Ok(score) => {
+                let row = Row {
+                    value: Some(score.value),
+                    lower: score.lower,
+                    upper: score.upper,
+                    p_value: score.p_value,
+                    interval: score.interval.map(|interval| if interval == Interval::Certain { "certain" } else { "confidence" }),
+                    n_reference: Some(n.0),
+                    n_current: Some(n.1),
+                    ..self.row(method)
+                };
+                Draft { row, test: None }
+            }
+            Err(error) => self.absent(method, None, error.message),
+        }
+    }
+
+    fn share(&self, method: Method, reference: (u64, u64), current: (u64, u64)) -> Draft {
+        let tolerances = self.settings.share_tolerances;
+        let Ok(test) = ShareTest::new(reference.0 as f64, reference.1 as f64, current.0 as f64, current.1 as f64) else {
+            return self.absent(method, self.tested.then_some(Verdict::Insufficient), "no rows to take a share of");
+        };
+        let score = test.score(tolerances[1], self.settings.confidence);
+        let excluded = score.lower.is_some_and(|lower| lower >= -tolerances[2]) && score.upper.is_some_and(|upper| upper <= tolerances[2]);
+        let mut draft = self.scored(method, Ok(score), (reference.1, current.1));
+        if self.tested {
+            draft.row.threshold = Some(tolerances[1]);
+            draft.test = Some(Test { p: tolerances.map(|tolerance| test.p_value(tolerance)), excluded, shortage: None });
+        }
+        draft
+    }
+
+    fn psi(&self, reference: &[f64], current: &[f64], n: (u64, u64)) -> Draft {
+        let [_, warning, critical] = self.settings.psi_tolerances;
+        let bins = reference.len();
+        if bins < 2 {
+            return self.absent(
+                Method::Psi,
+                self.tested.then_some(Verdict::Invalid),
+                "one bin: the reference holds a single value, the shares decide",
+            );
+        }
+        let least = 10 * bins as u64;
+        let few = n.0.min(n.1);
+        let shortage = (few < least).then(|| format!("{few} ordinary values, the test needs {least} (10 per bin)"));
+        let Ok(test) = PsiTest::new(reference, current, self.settings.smoothing) else {
+            return self.absent(Method::Psi, self.tested.then_some(Verdict::Insufficient), "no ordinary values on one side");
+        };
+        let score = test.score(warning, self.settings.confidence);
+        let excluded = score.upper.is_some_and(|upper| upper <= critical);
+        let mut draft = self.scored(Method::Psi, Ok(score), n);
+        if self.tested {
+            draft.row.threshold = Some(warning);
+            draft.test = Some(Test { p: self.settings.psi_tolerances.map(|tolerance| test.p_value(tolerance)), excluded, shortage });
+        }
+        draft
+    }
+}
+
+fn empty(column: &ColumnProfile) -> ColumnReport {
+    ColumnReport {
+        column: column.column.name.clone(),
+        kind: column.column.kind,
+        role: column.column.role,
+        verdict: None,
+        reason: None,
+        score: None,
+        bars: None,
+        moved: Vec::new(),
+        reference_summary: None,
+        current_summary: None,
+    }
+}
+
+/// A column the reference does not know.
+pub(super) fn extra(reference: &Reference, column: &ColumnProfile, current: &Profile) -> Judged {
+    let mut row = blank(&column.column.name, Method::Schema, reference, current);
+    row.reason = Some("not in the reference: not compared".to_owned());
+    let report = ColumnReport { reason: row.reason.clone(), current_summary: Some(pictures::summary(column)), ..empty(column) };
+    Judged { report, drafts: vec![Draft { row, test: None }], in_family: false }
+}
+
+/// Measures a column of the reference on the current profile.
+pub(super) fn judge(reference: &Reference, fixed: &ReferenceColumn, current: &Profile, settings: &Settings, exact: bool) -> Result<Judged> {
+    let profile = &fixed.profile;
+    let name = profile.column.name.as_str();
+    let tested = profile.column.role.is_tested();
+    let context = Context { name, reference, current, settings, tested };
+    let mut report = ColumnReport { reference_summary: Some(pictures::summary(profile)), ..empty(profile) };
+    let broken = |reason: String, report: ColumnReport| {
+        let draft = context.absent(Method::Schema, tested.then_some(Verdict::Invalid), reason);
+        Ok(Judged { report, drafts: vec![draft], in_family: false })
+    };
+    let Some(now) = current.column(name) else {
+        let near = nearest(name, current.columns.iter().map(|c| c.column.name.as_str()).filter(|other| reference.column(other).is_none()));
+        let near = near.map_or_else(String::new, |near| format!("; the nearest name is {near:?}"));
+        return broken(format!("missing: the reference has it, the current frame has not{near}"), report);
+    };
+    report.current_summary = Some(pictures::summary(now));
+    if let Some(unread) = &now.unread {
+        let supported = !matches!(profile.column.kind, Kind::Embedding | Kind::Unsupported);
+        return broken(if supported { format!("of another type than the reference: {unread}") } else { unread.clone() }, report);
+    }
+    if profile.column.kind != now.column.kind {
+        let (was, is) = (profile.column.kind.word(), now.column.kind.word());
+        return broken(format!("of another type than the reference: expected {was}, got {is}"), report);
+    }
+    if let Some(unread) = &profile.unread {
+        return broken(format!("in the reference: {unread}"), report);
+    }
+    if matches!(profile.column.role, Role::Id | Role::Time) || matches!(profile.content, Content::Counted | Content::Times(_)) {
+        let what =
+            if matches!(profile.column.role, Role::Id | Role::Time) { profile.column.role.word() } else { profile.column.kind.word() };
+        let draft = context.absent(Method::Schema, None, format!("{what}: counted, not compared"));
+        report.reason.clone_from(&draft.row.reason);
+        return Ok(Judged { report, drafts: vec![draft], in_family: false });
+    }
+
+    let mut drafts = match (&profile.content, &now.content) {
+        (Content::Numbers(was), Content::Numbers(is)) => numbers(&context, fixed, was, is, exact, &mut report)?,
+        (Content::Names(was), Content::Names(is)) => names(&context, profile, was, now, is, &mut report),
+        _ => return broken("of another type than the reference".to_owned(), report),
+    };
+    drafts.insert(1, context.share(Method::NullShare, (profile.nulls, profile.count), (now.nulls, now.count)));
+    report.score = drafts.iter().filter(|draft| draft.row.method == Method::Psi).find_map(|draft| draft.row.value);
+    // Fewer rows than the PSI test could ever judge: such a column must not weaken the others.
+    let in_family = tested && profile.count.min(now.count) >= 10 * settings.unions as u64;
+    Ok(Judged { report, drafts, in_family })
+}
+
+/// Both sides' counters on the same bins.
+struct Counted {
+    edges: Vec<f64>,
+    reference: Vec<u64>,
+    current: Vec<u64>,
+    unions: Vec<usize>,
+}
+
+fn on_same_bins(fixed: &ReferenceColumn, was: &Numbers, is: &Numbers, exact: bool, settings: &Settings) -> Result<Option<Counted>> {
+    let (Some(bins), Some(counts)) = (&fixed.bins, &was.bins) else { return Ok(None) };
+    if let (true, Some(current)) = (exact, &is.bins) {
+        let unions = bins.unions(counts, settings.unions, LEAST_IN_BIN);
+        return Ok(Some(Counted { edges: bins.edges().to_vec(), reference: counts.clone(), current: current.clone(), unions }));
+    }
+    // Without exact counters both sides are counted cell by cell, on bins that cut no cell.
+    let cells = was.histogram.cells();
+    let bins = Bins::from_cells(&cells, f64::MIN, f64::MAX, barograph_core::bins::DEFAULT_BINS)?;
+    let count = |numbers: &Numbers| {
+        let mut counts = vec![0; bins.len()];
+        numbers.histogram.cells().iter().for_each(|cell| counts[bins.index(cell.value())] += cell.count);
+        counts
+    };
+    let reference = count(was);
+    let unions = bins.unions(&reference, settings.unions, LEAST_IN_BIN);
+    Ok(Some(Counted { edges: bins.edges().to_vec(), current: count(is), reference, unions }))
+}
+
+fn numbers(
+    context: &Context<'_>,
+    fixed: &ReferenceColumn,
+    was: &Numbers,
+    is: &Numbers,
+    exact: bool,
+    report: &mut ColumnReport,
+) -> Result<Vec<Draft>> {
+    let n = (was.finite(), is.finite());
+    let nonfinite = context.share(Method::NonfiniteShare, (was.non_finite(), fixed.profile.count), (is.non_finite(), context.current.rows));
+    let Some(counted) = on_same_bins(fixed, was, is, exact, context.settings)? else {
+        let psi = context.absent(
+            Method::Psi,
+            context.tested.then_some(Verdict::Invalid),
+            "the reference holds no finite value: the shares decide",
+        );
+        return Ok(vec![psi, nonfinite]);
+    };
+    let groups = counted.unions.last().map_or(0, |last| last + 1);
+    let united = |counts: &[u64]| {
+        let mut out = vec![0.0; groups];
+        counted.unions.iter().zip(counts).for_each(|(group, count)| out[*group] += *count as f64);
+        out
+    };
+    let (p, q) = (united(&counted.reference), united(&counted.current));
+    let outside = |counts: &[u64]| counts[0] + counts[counts.len() - 1];
+    let mut drafts = vec![context.psi(&p, &q, n), nonfinite];
+    drafts.push(context.share(Method::OutOfRangeShare, (outside(&counted.reference), n.0), (outside(&counted.current), n.1)));
+    drafts.push(total(context, &counted, &p, was, is, report, fixed));
+    if n.1 == 0 {
+        drafts.push(context.absent(Method::KolmogorovSmirnov, None, "no finite value among the current rows: no distance"));
+        return Ok(drafts);
+    }
+    let single = single_values(&counted.edges);
+    for (method, score) in [
+        (Method::JensenShannon, jensen_shannon::jensen_shannon(&p, &q)),
+        (Method::TotalVariation, total_variation::total_variation(&p, &q)),
+        (Method::LInfinity, l_infinity::l_infinity(&p, &q)),
+        (Method::KolmogorovSmirnov, kolmogorov_smirnov::kolmogorov_smirnov(&counted.reference, &counted.current, &single)),
+    ] {
+        drafts.push(context.scored(method, score, n));
+    }
+    drafts.extend(wasserstein_rows(context, was, is, n));
+    report.bars = pictures::number_bars(was, &counted.edges, &counted.reference, &counted.current);
+    Ok(drafts)
+}
+
+/// Which counters can hold one value only.
+fn single_values(edges: &[f64]) -> Vec<bool> {
+    let mut single = vec![false; edges.len() + 1];
+    for (at, pair) in edges.windows(2).enumerate() {
+        single[at + 1] = pair[0].next_up() == pair[1];
+    }
+    single
+}
+
+fn wasserstein_rows(context: &Context<'_>, was: &Numbers, is: &Numbers, n: (u64, u64)) -> Vec<Draft> {
+    let (a, b) = (was.histogram.cells(), is.histogram.cells());
+    let (Some(min), Some(max), Some(low), Some(high)) = (was.min(), was.max(), is.min(), is.max()) else { return Vec::new() };
+    let score = wasserstein(Side { cells: &a, min, max }, Side { cells: &b, min: low, max: high });
+    let normalised = match (&score, spread(was)) {
+        (Ok(score), Some(spread)) => {
+            let over = |value: Option<f64>| value.map(|value| value / spread);
+            let score = Score { value: score.value / spread, lower: over(score.lower), upper: over(score.upper), ..score.clone() };
+            context.scored(Method::WassersteinNormalised, Ok(score), n)
+        }
+        (Ok(_), None) => context.absent(Method::WassersteinNormalised, None, "the reference has no spread: nothing to divide by"),
+        (Err(error), _) => context.absent(Method::WassersteinNormalised, None, error.message.clone()),
+    };
+    vec![context.scored(Method::Wasserstein, score, n), normalised]
+}
+
+/// The reference's robust standard deviation: IQR/1.349, else (q95 - q05)/3.29, else the standard deviation.
+fn spread(numbers: &Numbers) -> Option<f64> {
+    let between = |low: f64, high: f64, sigmas: f64| {
+        let low = numbers.histogram.quantile(low).ok()??;
+        let high = numbers.histogram.quantile(high).ok()??;
+        Some((high - low) / sigmas).filter(|spread| *spread > 0.0 && spread.is_finite())
+    };
+    let deviation = || numbers.moments.variance().map(libm::sqrt).filter(|sd| *sd > 0.0 && sd.is_finite());
+    between(0.25, 0.75, 1.349).or_else(|| between(0.05, 0.95, 3.29)).or_else(deviation)
+}
+
+/// PSI over ordinary and special bins, and the bins that moved most.
+fn total(
+    context: &Context<'_>,
+    counted: &Counted,
+    groups: &[f64],
+    was: &Numbers,
+    is: &Numbers,
+    report: &mut ColumnReport,
+    fixed: &ReferenceColumn,
+) -> Draft {
+    let last = counted.reference.len() - 1;
+    let mut bins: Vec<(String, u64, u64)> = (0..groups.len())
+        .map(|group| {
+            let members = || (1..last).filter(|at| counted.unions[*at] == group);
+            let low = members().next().map_or(f64::NAN, |at| counted.edges[at - 1]);
+            let high = members().next_back().map_or(f64::NAN, |at| counted.edges[at]);
+            let label = if low.next_up() == high {
+                pictures::short(high)
+            } else {
+                format!("({}, {}]", pictures::short(low), pictures::short(high))
+            };
+            (label, members().map(|at| counted.reference[at]).sum(), members().map(|at| counted.current[at]).sum())
+        })
+        .collect();
+    let nulls = context.current.column(context.name).map_or(0, |column| column.nulls);
+    let special = [
+        ("below the reference", counted.reference[0], counted.current[0]),
+        ("above the reference", counted.reference[last], counted.current[last]),
+        ("null", fixed.profile.nulls, nulls),
+        ("NaN", was.nan, is.nan),
+        ("+inf", was.positive_infinity, is.positive_infinity),
+        ("-inf", was.negative_infinity, is.negative_infinity),
+    ];
+    bins.extend(special.into_iter().map(|(name, p, q)| (name.to_owned(), p, q)));
+    total_of(context, bins, report)
+}
+
+fn total_of(context: &Context<'_>, mut bins: Vec<(String, u64, u64)>, report: &mut ColumnReport) -> Draft {
+    bins.retain(|(_, p, q)| p + q > 0);
+    let (p, q): (Vec<f64>, Vec<f64>) = bins.iter().map(|(_, p, q)| (*p as f64, *q as f64)).unzip();
+    let (n, m) = (p.iter().sum::<f64>(), q.iter().sum::<f64>());
+    let score = psi_total(&p, &q);
+    if let Ok(score) = &score {
+        let mut order: Vec<usize> = (0..bins.len()).collect();
+        order.sort_by(|a, b| score.contributions[*b].total_cmp(&score.contributions[*a]));
+        let moved = order.into_iter().take(5).filter(|at| score.contributions[*at] > 0.0);
+        report.moved = moved
+            .map(|at| Moved { bin: bins[at].0.clone(), reference: p[at] / n, current: q[at] / m, contribution: score.contributions[at] })
+            .collect();
+    }
+    context.scored(Method::PsiTotal, score, (n as u64, m as u64))
+}
+
+fn names(
+    context: &Context<'_>,
+    profile: &ColumnProfile,
+    was: &Categories,
+    now: &ColumnProfile,
+    is: &Categories,
+    report: &mut ColumnReport,
+) -> Vec<Draft> {
+    let ranked = was.ranked();
+    let (n, m) = (was.total(), is.total());
+    let known: u64 = ranked.iter().map(|(name, _)| is.count(name)).sum();
+    let keep = |count: u64| count >= LEAST_IN_BIN && m as f64 * count as f64 / n as f64 >= LEAST_IN_BIN as f64;
+    let kept: Vec<(&str, u64, u64)> = ranked
+        .iter()
+        .take(MOST_CATEGORIES)
+        .filter(|(_, count)| keep(*count))
+        .map(|(name, count)| (*name, *count, is.count(name)))
+        .collect();
+    let rest = (n - kept.iter().map(|(_, p, _)| p).sum::<u64>(), known - kept.iter().map(|(.., q)| q).sum::<u64>());
+    let (mut p, mut q): (Vec<f64>, Vec<f64>) = kept.iter().map(|(_, p, q)| (*p as f64, *q as f64)).unzip();
+    if rest.0 >= LEAST_IN_BIN || kept.is_empty() {
+        p.push(rest.0 as f64);
+        q.push(rest.1 as f64);
+    } else if let (Some(least), Some(also)) = (p.last_mut(), q.last_mut()) {
+        // Too thin for a bin of its own: it joins the smallest.
+        *least += rest.0 as f64;
+        *also += rest.1 as f64;
+    }
+    let unseen = m - known.min(m);
+    let sizes = (n, known);
+    let mut drafts = vec![context.psi(&p, &q, sizes)];
+    drafts.push(if was.error() > 0 {
+        context.absent(
+            Method::UnseenShare,
+            None,
+            format!("the reference holds about {:.0} names: too many to tell what is unseen", was.distinct()),
+        )
+    } else {
+        context.share(Method::UnseenShare, (0, n), (unseen, m))
+    });
+    let mut bins: Vec<(String, u64, u64)> = kept.iter().map(|(name, p, q)| ((*name).to_owned(), *p, *q)).collect();
+    bins.push(("other".to_owned(), rest.0, rest.1));
+    bins.push(("unseen".to_owned(), 0, unseen));
+    report.bars = pictures::name_bars(&bins, n, m);
+    bins.push(("null".to_owned(), profile.nulls, now.nulls));
+    drafts.push(total_of(context, bins, report));
+    if known > 0 && n > 0 {
+        for (method, score) in [
+            (Method::JensenShannon, jensen_shannon::jensen_shannon(&p, &q)),
+            (Method::TotalVariation, total_variation::total_variation(&p, &q)),
+            (Method::LInfinity, l_infinity::l_infinity(&p, &q)),
+        ] {
+            drafts.push(context.scored(method, score, sizes));
+        }
+    }
+    drafts
+}
+
+/// The nearest name by edits, if at most half of it differs.
+fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let wanted: Vec<char> = name.to_lowercase().chars().take(200).collect();
+    let distance = |other: &str| {
+        let other: Vec<char> = other.to_lowercase().chars().take(200).collect();
+        let mut row: Vec<usize> = (0..=other.len()).collect();
+        for (i, a) in wanted.iter().enumerate() {
+            let mut corner = row[0];
+            row[0] = i + 1;
+            for (j, b) in other.iter().enumerate() {
+                let change = corner + usize::from(a != b);
+                corner = row[j + 1];
+                row[j + 1] = change.min(row[j] + 1).min(row[j + 1] + 1);
+            }
+        }
+        row[other.len()]
+    };
+    names.map(|other| (distance(other), other)).filter(|(edits, _)| edits * 2 <= wanted.len()).min().map(|(_, other)| other)
+}

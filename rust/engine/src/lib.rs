@@ -1,0 +1,19 @@
+//! Events and the time go in, profiles, reports and alerts come out. Deterministic: no clock, no I/O, no Python.
+
+pub mod alert;
+pub mod compare;
+pub mod frame;
+pub mod labels;
+pub mod monitor;
+pub mod profile;
+pub mod reference;
+pub mod report;
+pub mod schema;
+pub mod window;
+
+pub use compare::{Settings, compare};
+pub use monitor::Monitor;
+pub use profile::{ColumnProfile, Profile};
+pub use reference::{Reference, ReferenceBuilder};
+pub use report::Report;
+pub use schema::{Kind, Role, Schema};

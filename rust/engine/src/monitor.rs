@@ -1,0 +1,357 @@
+//! The monitor: events, labels and the time go in, history and alerts come out.
+//!
+//! Deterministic: windows close in [`Monitor::tick`] alone, and nothing depends on how events were batched.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow_array::{Array, RecordBatch};
+use barograph_core::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::alert::{Alert, Alerts, Judgement};
+use crate::compare::{Settings, compare};
+use crate::frame;
+use crate::labels::{LabelJoin, Prediction, doubles, keys};
+use crate::reference::Reference;
+use crate::report::{Method, Report, Row, Verdict};
+use crate::window::{self, Tile};
+
+/// Tiles kept: more than two years of days.
+const MOST_TILES: usize = 800;
+/// Pseudo-column of rows about the model as a whole.
+const MODEL: &str = "(model)";
+
+/// A number of the model and where it begins to be bad.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// `roc_auc`, or `latency_p99` in seconds.
+    pub metric: String,
+    /// A warning when the metric is below this with confidence.
+    #[serde(default)]
+    pub below: Option<f64>,
+    /// A warning when the metric is above this.
+    #[serde(default)]
+    pub above: Option<f64>,
+}
+
+/// What a monitor is made of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Name of the model.
+    pub name: String,
+    /// Length of a window in nanoseconds.
+    pub window: i64,
+    /// Level and tolerances.
+    #[serde(default)]
+    pub settings: Settings,
+    /// Rules besides drift.
+    #[serde(default)]
+    pub rules: Vec<Rule>,
+}
+
+/// Columns of an observed frame that are no features.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Roles {
+    pub time: Option<String>,
+    pub id: Option<String>,
+    pub score: Option<String>,
+    pub latency: Option<String>,
+}
+
+/// Numbers of a stretch of time.
+#[derive(Clone, Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct Summary {
+    pub events: u64,
+    pub labelled: u64,
+    pub latency_p50: Option<f64>,
+    pub latency_p99: Option<f64>,
+    pub auc: Option<f64>,
+    pub auc_lower: Option<f64>,
+    pub auc_upper: Option<f64>,
+    pub report: Report,
+}
+
+/// Watches one model.
+#[derive(Clone, Debug)]
+pub struct Monitor {
+    config: Config,
+    reference: Arc<Reference>,
+    tile: i64,
+    tiles: BTreeMap<i64, Tile>,
+    join: LabelJoin,
+    closed: Option<i64>,
+    history: Vec<Row>,
+    alerts: Alerts,
+    late: u64,
+    untimed: u64,
+}
+
+fn column<'a>(batch: &'a RecordBatch, argument: &str, name: &str) -> Result<&'a dyn Array> {
+    batch.column_by_name(name).map(AsRef::as_ref).ok_or_else(|| {
+        let names: Vec<&str> = batch.schema_ref().fields().iter().take(20).map(|field| field.name().as_str()).collect();
+        Error::invalid(format!("`{argument}` names column {name:?}, which the frame has not")).hint(format!("it has {}", names.join(", ")))
+    })
+}
+
+impl Monitor {
+    /// A monitor that has seen nothing.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a window outside [1 s, 366 d] or a rule on an unknown metric.
+    pub fn new(config: Config, reference: Arc<Reference>) -> Result<Self> {
+        let tile = window::tile_of(config.window)?;
+        for rule in &config.rules {
+            if !["roc_auc", "latency_p99"].contains(&rule.metric.as_str()) || rule.below.is_some() == rule.above.is_some() {
+                return Err(Error::invalid(format!(
+                    "`rules` must hold a metric (roc_auc, latency_p99) with `below` or `above`, got {rule:?}"
+                )));
+            }
+        }
+        let (join, alerts) = (LabelJoin::default(), Alerts::default());
+        Ok(Self { config, reference, tile, tiles: BTreeMap::new(), join, closed: None, history: Vec::new(), alerts, late: 0, untimed: 0 })
+    }
+
+    /// Adds a frame of events. Rows without a time take `now`; a row of a closed window counts as late and still enters its tile.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a role that names no column or one of the wrong type; nothing is added then.
+    pub fn observe(&mut self, batch: &RecordBatch, roles: &Roles, now: i64) -> Result<()> {
+        let rows = batch.num_rows();
+        let times = match &roles.time {
+            Some(name) => {
+                let array = column(batch, "time", name)?;
+                let times = frame::nanoseconds(array);
+                let times = times
+                    .ok_or_else(|| Error::invalid(format!("`time` must name a column of timestamps, {name:?} is {}", array.data_type())))?;
+                self.untimed += times.iter().filter(|time| time.is_none()).count() as u64;
+                times.into_iter().map(|time| time.unwrap_or(now)).collect()
+            }
+            None => vec![now; rows],
+        };
+        let ids = roles.id.as_ref().map(|name| keys(name, column(batch, "id", name)?)).transpose()?;
+        let scores = roles.score.as_ref().map(|name| doubles("score", name, column(batch, "score", name)?)).transpose()?;
+        let latency =
+            roles.latency.as_ref().map(|name| doubles("latency_seconds", name, column(batch, "latency_seconds", name)?)).transpose()?;
+        let starts: Vec<i64> = times.iter().map(|time| window::start_of(*time, self.tile)).collect();
+        self.late += self.closed.map_or(0, |closed| starts.iter().filter(|start| **start < closed).count() as u64);
+        let mut from = 0;
+        for run in starts.chunk_by(|a, b| a == b) {
+            let (start, until) = (run[0], from + run.len());
+            let tile = self.tile_at(start)?;
+            // Split borrows: the tile is changed while the reference is read.
+            let reference = Arc::clone(&self.reference);
+            if let Some(tile) = self.tiles.get_mut(&tile) {
+                tile.profile.update(&batch.slice(from, run.len()), Some(&reference))?;
+                if let Some(latency) = &latency {
+                    let values: Vec<f64> = latency[from..until].iter().flatten().copied().filter(|seconds| *seconds >= 0.0).collect();
+                    tile.latency.update_many(&values);
+                }
+            }
+            if let Some(ids) = &ids {
+                for row in from..until {
+                    let Some(id) = ids[row] else { continue };
+                    let prediction = Prediction { tile: start, score: scores.as_ref().and_then(|scores| scores[row]) };
+                    if let Some(label) = self.join.event(id, prediction) {
+                        self.join_one(prediction, label);
+                    }
+                }
+            }
+            from = until;
+        }
+        Ok(())
+    }
+
+    fn tile_at(&mut self, start: i64) -> Result<i64> {
+        if !self.tiles.contains_key(&start) {
+            let tile = Tile::new(&self.reference)?;
+            self.tiles.insert(start, tile);
+            while self.tiles.len() > MOST_TILES {
+                self.tiles.pop_first();
+            }
+        }
+        Ok(start)
+    }
+
+    fn join_one(&mut self, prediction: Prediction, label: f64) {
+        if let Some(tile) = self.tiles.get_mut(&prediction.tile) {
+            tile.labelled += 1;
+            if let Some(score) = prediction.score {
+                tile.auc.update(score, label > 0.5);
+            }
+        }
+    }
+
+    /// Adds labels: 0 or 1 by event id. Null labels and ids are skipped.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a column that is missing or of the wrong type; nothing is added then.
+    pub fn label(&mut self, batch: &RecordBatch, id: &str, label: &str) -> Result<()> {
+        let ids = keys(id, column(batch, "id", id)?)?;
+        let labels = doubles("label", label, column(batch, "label", label)?)?;
+        for (id, label) in ids.into_iter().zip(labels) {
+            let (Some(id), Some(label)) = (id, label) else { continue };
+            if let Some(prediction) = self.join.label(id, label) {
+                self.join_one(prediction, label);
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes every window that ends at or before `now` and judges it.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn tick(&mut self, now: i64) -> Result<()> {
+        let length = self.config.window;
+        let Some(first) = self.tiles.keys().find(|start| self.closed.is_none_or(|closed| **start >= closed)).copied() else {
+            return Ok(());
+        };
+        let mut start = window::start_of(first, length);
+        while start.saturating_add(length) <= now {
+            let end = start + length;
+            if let Some(tile) = self.merged(start, end)? {
+                self.close(&tile, (start, end))?;
+            }
+            self.closed = Some(end);
+            // Straight to the next window that holds anything.
+            let Some(next) = self.tiles.range(end..).next().map(|(next, _)| *next) else { break };
+            start = window::start_of(next, length);
+        }
+        Ok(())
+    }
+
+    /// The tiles of `[start, end)` as one, if there is any.
+    fn merged(&self, start: i64, end: i64) -> Result<Option<Tile>> {
+        let mut whole: Option<Tile> = None;
+        for tile in self.tiles.range(start..end.max(start)).map(|(_, tile)| tile) {
+            match &mut whole {
+                Some(whole) => whole.merge(tile)?,
+                None => whole = Some(tile.clone()),
+            }
+        }
+        Ok(whole.map(|mut tile| {
+            tile.profile.window = Some((start, end));
+            tile
+        }))
+    }
+
+    fn close(&mut self, tile: &Tile, window: (i64, i64)) -> Result<()> {
+        let summary = self.summarise(tile)?;
+        for column in &summary.report.columns {
+            if let (Some(verdict), true) = (column.verdict, column.role.is_tested()) {
+                let worst = summary.report.rows.iter().find(|row| row.column == column.column && row.verdict == Some(verdict));
+                let (method, value) = worst.map_or((None, None), |row| (Some(row.method), row.value));
+                let judgement = Judgement { column: column.column.clone(), verdict, method, value, reason: column.reason.clone() };
+                self.alerts.judge(judgement, window);
+            }
+        }
+        let template = summary.report.rows.first().cloned();
+        self.history.extend(summary.report.rows.iter().filter(|row| row.verdict.is_some()).cloned());
+        let Some(template) = template else { return Ok(()) };
+        let row = |method: Method, value: Option<f64>| Row {
+            column: MODEL.to_owned(),
+            method,
+            value,
+            lower: None,
+            upper: None,
+            threshold: None,
+            verdict: None,
+            p_value: None,
+            adjusted_p: None,
+            interval: None,
+            reason: None,
+            ..template.clone()
+        };
+        let missing = (summary.events > 0).then(|| 1.0 - summary.labelled as f64 / summary.events as f64);
+        let mut rows = vec![
+            row(Method::Events, Some(summary.events as f64)),
+            row(Method::LatencyP50, summary.latency_p50),
+            row(Method::LatencyP99, summary.latency_p99),
+            row(Method::MissingLabels, missing),
+            Row {
+                lower: summary.auc_lower,
+                upper: summary.auc_upper,
+                interval: summary.auc.map(|_| "confidence"),
+                ..row(Method::RocAuc, summary.auc)
+            },
+        ];
+        for rule in &self.config.rules {
+            let method = if rule.metric == "roc_auc" { Method::RocAuc } else { Method::LatencyP99 };
+            if let Some(row) = rows.iter_mut().find(|row| row.method == method) {
+                self.alerts.judge(judge_rule(rule, row), window);
+            }
+        }
+        self.history.extend(rows.into_iter().filter(|row| row.value.is_some()));
+        Ok(())
+    }
+
+    fn summarise(&self, tile: &Tile) -> Result<Summary> {
+        let auc = tile.auc.score(self.config.settings.confidence);
+        Ok(Summary {
+            events: tile.profile.rows,
+            labelled: tile.labelled,
+            latency_p50: tile.latency.quantile(0.5)?,
+            latency_p99: tile.latency.quantile(0.99)?,
+            auc: auc.as_ref().map(|score| score.value),
+            auc_lower: auc.as_ref().and_then(|score| score.lower),
+            auc_upper: auc.as_ref().and_then(|score| score.upper),
+            report: compare(&self.reference, &tile.profile, &self.config.settings)?,
+        })
+    }
+
+    /// Numbers and drift of `[start, end)`, cut at tiles; `None` without events.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn summary(&self, start: i64, end: i64) -> Result<Option<Summary>> {
+        self.merged(start, end)?.map(|tile| self.summarise(&tile)).transpose()
+    }
+
+    /// The tested rows and the metrics of every closed window.
+    pub fn history(&self) -> &[Row] {
+        &self.history
+    }
+
+    /// Every change of an alert.
+    pub fn alerts(&self) -> &[Alert] {
+        &self.alerts.changes
+    }
+
+    /// Counts of what did not go the usual way: late, without time, labels without event, given up.
+    pub fn counts(&self) -> [(&'static str, u64); 4] {
+        [("late", self.late), ("untimed", self.untimed), ("orphan_labels", self.join.orphans() as u64), ("dropped", self.join.dropped)]
+    }
+}
+
+/// Judges a metric's row by a rule and writes the verdict into it.
+fn judge_rule(rule: &Rule, row: &mut Row) -> Judgement {
+    let threshold = rule.below.or(rule.above);
+    row.threshold = threshold;
+    let bad = match (rule.below, rule.above) {
+        // With an interval the rule waits until the whole of it is beyond.
+        (Some(below), _) => row.upper.or(row.value).map(|value| value < below),
+        (_, Some(above)) => row.lower.or(row.value).map(|value| value > above),
+        _ => None,
+    };
+    let verdict = match bad {
+        Some(true) => Verdict::Warning,
+        Some(false) => Verdict::Ok,
+        None => Verdict::Insufficient,
+    };
+    row.verdict = Some(verdict);
+    let side = if rule.below.is_some() { "below" } else { "above" };
+    let number = threshold.unwrap_or(0.0);
+    row.reason = match (verdict, row.lower, row.upper, row.value) {
+        (Verdict::Insufficient, ..) => Some("nothing to judge yet".to_owned()),
+        (Verdict::Warning, Some(lower), Some(upper), _) => Some(format!("{lower:.3} to {upper:.3} is {side} {number}")),
+        (Verdict::Warning, .., Some(value)) => Some(format!("{value:.4} is {side} {number}")),
+        _ => None,
+    };
+    Judgement { column: rule.metric.clone(), verdict, method: Some(row.method), value: row.value, reason: row.reason.clone() }
+}

@@ -1,0 +1,485 @@
+//! A profile: the sketches of all columns over some rows, bounded in size, mergeable, without a raw row in it.
+
+use arrow_array::{Array, RecordBatch};
+use barograph_core::bins::Bins;
+use barograph_core::codec::{Reader, SnapshotKind, Writer};
+use barograph_core::sketches::{Categories, ExponentialHistogram, Moments};
+use barograph_core::{Error, Result};
+
+use crate::frame;
+use crate::reference::Reference;
+use crate::schema::{self, Column, Kind, Role, Schema};
+
+/// Cells per octave are 2^6: quantiles within 0.54 %.
+const SCALE: u8 = 6;
+
+/// The values of a column of numbers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Numbers {
+    /// NaN values (pandas' NaN arrive as nulls).
+    pub nan: u64,
+    /// Values of +inf.
+    pub positive_infinity: u64,
+    /// Values of -inf.
+    pub negative_infinity: u64,
+    /// Values of 0.
+    pub zero: u64,
+    /// Finite values below 0.
+    pub negative: u64,
+    min: f64,
+    max: f64,
+    /// Sum and sum of squares of the finite values, exact.
+    pub moments: Moments,
+    /// The finite values in base-2 cells.
+    pub histogram: ExponentialHistogram,
+    /// Counts in the reference's bins, below and above included, if the profile was made with a reference.
+    pub bins: Option<Vec<u64>>,
+}
+
+impl Numbers {
+    fn new(bins: Option<&Bins>) -> Result<Self> {
+        Ok(Self {
+            nan: 0,
+            positive_infinity: 0,
+            negative_infinity: 0,
+            zero: 0,
+            negative: 0,
+            min: f64::INFINITY,
+            max: f64::NEG_INFINITY,
+            moments: Moments::new(),
+            histogram: ExponentialHistogram::new(SCALE)?,
+            bins: bins.map(|bins| vec![0; bins.len()]),
+        })
+    }
+
+    /// Finite values.
+    pub fn finite(&self) -> u64 {
+        self.moments.count()
+    }
+
+    /// NaN and infinities.
+    pub fn non_finite(&self) -> u64 {
+        self.nan + self.positive_infinity + self.negative_infinity
+    }
+
+    /// Smallest finite value.
+    pub fn min(&self) -> Option<f64> {
+        self.min.is_finite().then_some(self.min)
+    }
+
+    /// Largest finite value.
+    pub fn max(&self) -> Option<f64> {
+        self.max.is_finite().then_some(self.max)
+    }
+
+    fn update(&mut self, block: &[f64], bins: Option<&Bins>, scratch: &mut Vec<f64>) {
+        let finite = block.iter().filter(|v| v.is_finite()).count();
+        let mut values = block;
+        if finite < block.len() {
+            for value in block.iter().filter(|v| !v.is_finite()) {
+                self.nan += u64::from(value.is_nan());
+                self.positive_infinity += u64::from(*value == f64::INFINITY);
+                self.negative_infinity += u64::from(*value == f64::NEG_INFINITY);
+            }
+            scratch.clear();
+            scratch.extend(block.iter().filter(|v| v.is_finite()));
+            values = scratch;
+        }
+        let (mut zero, mut negative, mut min, mut max) = (0u64, 0u64, self.min, self.max);
+        for value in values {
+            zero += u64::from(*value == 0.0);
+            negative += u64::from(*value < 0.0);
+            min = if *value < min { *value } else { min };
+            max = if *value > max { *value } else { max };
+        }
+        self.zero += zero;
+        self.negative += negative;
+        // -0 and 0 are one value: which came first must not show.
+        (self.min, self.max) = (min + 0.0, max + 0.0);
+        self.moments.update_many(values);
+        self.histogram.update_many(values);
+        if let (Some(bins), Some(counts)) = (bins, &mut self.bins) {
+            bins.count(values, counts);
+        }
+    }
+
+    fn merge(&mut self, other: &Self) -> Result<()> {
+        self.nan += other.nan;
+        self.positive_infinity += other.positive_infinity;
+        self.negative_infinity += other.negative_infinity;
+        self.zero += other.zero;
+        self.negative += other.negative;
+        self.min = self.min.min(other.min) + 0.0;
+        self.max = self.max.max(other.max) + 0.0;
+        self.moments.merge(&other.moments);
+        self.histogram.merge(&other.histogram)?;
+        if let (Some(mine), Some(theirs)) = (&mut self.bins, &other.bins) {
+            if mine.len() != theirs.len() {
+                return Err(Error::incompatible("profiles count different bins").hint("make both with the same reference"));
+            }
+            mine.iter_mut().zip(theirs).for_each(|(to, from)| *to += from);
+        }
+        Ok(())
+    }
+
+    fn encode(&self, writer: &mut Writer) {
+        for count in [self.nan, self.positive_infinity, self.negative_infinity, self.zero, self.negative] {
+            writer.u64(count);
+        }
+        writer.option_f64(self.min());
+        writer.option_f64(self.max());
+        self.moments.encode(writer);
+        self.histogram.encode(writer);
+        writer.bool(self.bins.is_some());
+        if let Some(bins) = &self.bins {
+            writer.len(bins.len());
+            bins.iter().for_each(|count| writer.u64(*count));
+        }
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self> {
+        let out = Self {
+            nan: reader.u64()?,
+            positive_infinity: reader.u64()?,
+            negative_infinity: reader.u64()?,
+            zero: reader.u64()?,
+            negative: reader.u64()?,
+            min: reader.option_finite()?.unwrap_or(f64::INFINITY),
+            max: reader.option_finite()?.unwrap_or(f64::NEG_INFINITY),
+            moments: Moments::decode(reader)?,
+            histogram: ExponentialHistogram::decode(reader)?,
+            bins: if reader.bool()? { Some((0..reader.len(1)?).map(|_| reader.u64()).collect::<Result<_>>()?) } else { None },
+        };
+        let sum = |counts: &[u64]| counts.iter().try_fold(0u64, |sum, count| sum.checked_add(*count));
+        let finite = out.finite();
+        let consistent = out.histogram.scale() == SCALE
+            && out.histogram.count() == finite
+            && out.bins.as_deref().is_none_or(|bins| sum(bins) == Some(finite))
+            && (out.min <= out.max) == (finite > 0)
+            && sum(&[finite, out.nan, out.positive_infinity, out.negative_infinity]).is_some();
+        if consistent { Ok(out) } else { Err(Error::decode("the counters of a column contradict each other")) }
+    }
+}
+
+/// What a column's values were summarised into.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Content {
+    /// Numbers.
+    Numbers(Box<Numbers>),
+    /// Names: categories and booleans.
+    Names(Box<Categories>),
+    /// First and last instant, in nanoseconds since the epoch.
+    Times(Option<(i64, i64)>),
+    /// Counted only: text, ids that are names, what is not supported.
+    Counted,
+}
+
+/// The summary of one column.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ColumnProfile {
+    /// Name, kind and role.
+    pub column: Column,
+    /// Rows, nulls included.
+    pub count: u64,
+    /// Null rows.
+    pub nulls: u64,
+    /// The values.
+    pub content: Content,
+    /// Why the values were not read, if they were not.
+    pub unread: Option<String>,
+}
+
+fn content_for(column: &Column, bins: Option<&Bins>) -> Result<Content> {
+    Ok(match column.kind {
+        Kind::Number => Content::Numbers(Box::new(Numbers::new(bins)?)),
+        Kind::Category if column.role == Role::Id => Content::Counted,
+        Kind::Category | Kind::Boolean => Content::Names(Box::new(Categories::new()?)),
+        Kind::Time => Content::Times(None),
+        Kind::Text | Kind::Embedding | Kind::Unsupported => Content::Counted,
+    })
+}
+
+impl ColumnProfile {
+    fn new(column: Column, reference: Option<&Reference>) -> Result<Self> {
+        let fixed = reference.and_then(|reference| reference.column(&column.name)).filter(|fixed| fixed.profile.column.kind == column.kind);
+        let mut content = content_for(&column, fixed.and_then(|fixed| fixed.bins.as_ref()))?;
+        if let (Content::Names(names), Some(Content::Names(known))) = (&mut content, fixed.map(|fixed| &fixed.profile.content)) {
+            names.pin(known.ranked().into_iter().map(|(name, _)| name));
+        }
+        Ok(Self { column, count: 0, nulls: 0, content, unread: None })
+    }
+
+    /// The numbers, if it holds numbers.
+    pub fn numbers(&self) -> Option<&Numbers> {
+        match &self.content {
+            Content::Numbers(numbers) => Some(numbers),
+            _ => None,
+        }
+    }
+
+    /// The names, if it holds names.
+    pub fn names(&self) -> Option<&Categories> {
+        match &self.content {
+            Content::Names(names) => Some(names),
+            _ => None,
+        }
+    }
+
+    fn update(&mut self, array: &dyn Array, bins: Option<&Bins>, scratch: &mut Vec<f64>) {
+        self.count += array.len() as u64;
+        self.nulls += frame::null_count(array);
+        if !schema::reads_as(array, self.column.kind) {
+            self.unread = Some(format!("expected {}, got {}", self.column.kind.word(), array.data_type()));
+            return;
+        }
+        match &mut self.content {
+            Content::Numbers(numbers) => {
+                frame::numbers(array, &mut |block| numbers.update(block, bins, scratch));
+            }
+            Content::Names(names) => {
+                frame::names(array, &mut |name, count| names.update(name, count));
+            }
+            Content::Times(range) => {
+                for time in frame::nanoseconds(array).into_iter().flatten().flatten() {
+                    let (first, last) = range.unwrap_or((time, time));
+                    *range = Some((first.min(time), last.max(time)));
+                }
+            }
+            Content::Counted => {
+                if matches!(self.column.kind, Kind::Embedding | Kind::Unsupported) {
+                    self.unread = Some(format!("{} is not supported", array.data_type()));
+                }
+            }
+        }
+    }
+
+    fn merge(&mut self, other: &Self) -> Result<()> {
+        let texts = |kind: Kind| matches!(kind, Kind::Category | Kind::Text);
+        if self.column.kind != other.column.kind && !(texts(self.column.kind) && texts(other.column.kind)) {
+            return Err(Error::incompatible(format!(
+                "column {:?} is {} in one profile and {} in the other",
+                self.column.name,
+                self.column.kind.word(),
+                other.column.kind.word()
+            ))
+            .hint("give both the same `schema`"));
+        }
+        self.column.kind = self.column.kind.max(other.column.kind);
+        // A short part may not show what its column is for: what one part saw stands.
+        self.column.role = self.column.role.max(other.column.role);
+        self.count += other.count;
+        self.nulls += other.nulls;
+        match (&mut self.content, &other.content) {
+            (Content::Numbers(mine), Content::Numbers(theirs)) => mine.merge(theirs)?,
+            (Content::Names(mine), Content::Names(theirs)) => mine.merge(theirs)?,
+            (Content::Times(mine), Content::Times(Some(theirs))) => {
+                let (first, last) = mine.unwrap_or(*theirs);
+                *mine = Some((first.min(theirs.0), last.max(theirs.1)));
+            }
+            (Content::Times(_), Content::Times(None)) => {}
+            (mine, _) => *mine = Content::Counted,
+        }
+        self.unread = [self.unread.take(), other.unread.clone()].into_iter().flatten().min();
+        Ok(())
+    }
+
+    pub(crate) fn encode(&self, writer: &mut Writer) {
+        writer.str(&self.column.name);
+        writer.str(self.column.kind.word());
+        writer.str(self.column.role.word());
+        writer.u64(self.count);
+        writer.u64(self.nulls);
+        writer.str(self.unread.as_deref().unwrap_or(""));
+        match &self.content {
+            Content::Numbers(numbers) => {
+                writer.u8(1);
+                numbers.encode(writer);
+            }
+            Content::Names(names) => {
+                writer.u8(2);
+                names.encode(writer);
+            }
+            Content::Times(range) => {
+                writer.u8(3);
+                writer.bool(range.is_some());
+                if let Some((first, last)) = range {
+                    writer.i64(*first);
+                    writer.i64(*last);
+                }
+            }
+            Content::Counted => writer.u8(4),
+        }
+    }
+
+    pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<Self> {
+        let wrong = |error: Error| Error::decode(error.message);
+        let column = Column {
+            name: reader.str()?.to_owned(),
+            kind: reader.str()?.parse().map_err(wrong)?,
+            role: reader.str()?.parse().map_err(wrong)?,
+        };
+        let (count, nulls) = (reader.u64()?, reader.u64()?);
+        let unread = Some(reader.str()?.to_owned()).filter(|text| !text.is_empty());
+        let content = match reader.u8()? {
+            1 => Content::Numbers(Box::new(Numbers::decode(reader)?)),
+            2 => Content::Names(Box::new(Categories::decode(reader)?)),
+            3 => Content::Times(if reader.bool()? { Some((reader.i64()?, reader.i64()?)) } else { None }),
+            4 => Content::Counted,
+            other => return Err(Error::decode(format!("unknown column content {other} in the snapshot"))),
+        };
+        let values = match &content {
+            Content::Numbers(numbers) => numbers.finite() + numbers.non_finite(),
+            Content::Names(names) => names.total(),
+            _ => 0,
+        };
+        let fits = match (column.kind, &content) {
+            (Kind::Number, Content::Numbers(_)) | (Kind::Category | Kind::Boolean, Content::Names(_)) | (Kind::Time, Content::Times(_)) => {
+                true
+            }
+            (kind, Content::Counted) => kind != Kind::Number,
+            _ => false,
+        };
+        if !fits || values.checked_add(nulls).is_none_or(|sum| sum > count) {
+            return Err(Error::decode(format!("the counters of column {:?} contradict each other", column.name)));
+        }
+        Ok(Self { column, count, nulls, content, unread })
+    }
+}
+
+/// The summary of a frame.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Profile {
+    /// Rows seen.
+    pub rows: u64,
+    /// Columns in the order of the schema.
+    pub columns: Vec<ColumnProfile>,
+    /// Identity of the reference whose bins are counted.
+    pub reference: Option<String>,
+    /// `[start, end)` in nanoseconds since the epoch, if it stands for a window.
+    pub window: Option<(i64, i64)>,
+}
+
+impl Profile {
+    /// An empty profile of these columns, counting the reference's bins if there is one.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn new(schema: &Schema, reference: Option<&Reference>) -> Result<Self> {
+        let columns = schema.columns.iter().map(|column| ColumnProfile::new(column.clone(), reference)).collect::<Result<_>>()?;
+        Ok(Self { rows: 0, columns, reference: reference.map(|reference| reference.id().to_owned()), window: None })
+    }
+
+    /// Adds the rows of a batch; columns are found by name. A column the batch lacks counts as null in all its rows.
+    /// `reference` must be the one the profile was made with.
+    ///
+    /// # Errors
+    /// `Incompatible` for another reference.
+    pub fn update(&mut self, batch: &RecordBatch, reference: Option<&Reference>) -> Result<()> {
+        if self.reference.as_deref() != reference.map(Reference::id) {
+            return Err(Error::incompatible("the profile was made with another reference"));
+        }
+        self.rows += batch.num_rows() as u64;
+        let mut scratch = Vec::new();
+        for column in &mut self.columns {
+            let bins = reference.and_then(|reference| reference.column(&column.column.name)).and_then(|fixed| fixed.bins.as_ref());
+            if let Some(array) = batch.column_by_name(&column.column.name) {
+                column.update(array.as_ref(), bins, &mut scratch);
+            } else {
+                column.count += batch.num_rows() as u64;
+                column.nulls += batch.num_rows() as u64;
+            }
+        }
+        Ok(())
+    }
+
+    /// The column of this name.
+    pub fn column(&self, name: &str) -> Option<&ColumnProfile> {
+        self.columns.iter().find(|column| column.column.name == name)
+    }
+
+    /// Kinds and roles of its columns.
+    pub fn schema(&self) -> Schema {
+        Schema { columns: self.columns.iter().map(|column| column.column.clone()).collect() }
+    }
+
+    /// Adds another profile's rows. A column that one of them lacks is null there.
+    ///
+    /// # Errors
+    /// `Incompatible` for another reference or a column of another kind; nothing is changed then.
+    pub fn merge(&mut self, other: &Self) -> Result<()> {
+        if self.reference != other.reference {
+            return Err(Error::incompatible("one profile counts the bins of another reference than the other")
+                .hint("make both with the same `reference`, or both without"));
+        }
+        let mut merged = self.clone();
+        for column in &mut merged.columns {
+            if let Some(theirs) = other.column(&column.column.name) {
+                column.merge(theirs)?;
+            } else {
+                column.count += other.rows;
+                column.nulls += other.rows;
+            }
+        }
+        for theirs in other.columns.iter().filter(|theirs| self.column(&theirs.column.name).is_none()) {
+            let mut column = theirs.clone();
+            column.count += self.rows;
+            column.nulls += self.rows;
+            merged.columns.push(column);
+        }
+        merged.rows += other.rows;
+        merged.window = match (self.window, other.window) {
+            (Some((a, b)), Some((c, d))) => Some((a.min(c), b.max(d))),
+            _ => None,
+        };
+        *self = merged;
+        Ok(())
+    }
+
+    /// Appends the profile to a snapshot.
+    pub fn encode(&self, writer: &mut Writer) {
+        writer.u64(self.rows);
+        writer.str(self.reference.as_deref().unwrap_or(""));
+        writer.bool(self.window.is_some());
+        if let Some((start, end)) = self.window {
+            writer.i64(start);
+            writer.i64(end);
+        }
+        writer.len(self.columns.len());
+        self.columns.iter().for_each(|column| column.encode(writer));
+    }
+
+    /// Reads a profile back.
+    ///
+    /// # Errors
+    /// `Decode` for bytes that no `encode` wrote.
+    pub fn decode(reader: &mut Reader<'_>) -> Result<Self> {
+        let rows = reader.u64()?;
+        let reference = Some(reader.str()?.to_owned()).filter(|id| !id.is_empty());
+        let window = if reader.bool()? { Some((reader.i64()?, reader.i64()?)) } else { None };
+        let columns = (0..reader.len(8)?).map(|_| ColumnProfile::decode(reader)).collect::<Result<Vec<_>>>()?;
+        let out = Self { rows, columns, reference, window };
+        out.schema().checked().map_err(|error| Error::decode(error.message))?;
+        if out.columns.iter().any(|column| column.count != rows) {
+            return Err(Error::decode("a column of the snapshot has another number of rows than the profile"));
+        }
+        Ok(out)
+    }
+
+    /// The profile as a snapshot; equal profiles give equal bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut writer = Writer::new();
+        self.encode(&mut writer);
+        writer.seal(SnapshotKind::Profile)
+    }
+
+    /// Reads a snapshot.
+    ///
+    /// # Errors
+    /// `Decode`, saying what is wrong with the bytes.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let mut reader = Reader::open(bytes, SnapshotKind::Profile)?;
+        let out = Self::decode(&mut reader)?;
+        reader.finish()?;
+        Ok(out)
+    }
+}

@@ -1,0 +1,278 @@
+//! A reference: a frozen profile and the bins it fixes.
+
+use arrow_array::RecordBatch;
+use barograph_core::bins::{Bins, DEFAULT_BINS};
+use barograph_core::codec::{Reader, SnapshotKind, Writer};
+use barograph_core::hash::murmur3_x64_128;
+use barograph_core::{Error, Result};
+
+use crate::frame;
+use crate::profile::{ColumnProfile, Profile};
+use crate::schema::{Kind, Schema};
+
+/// Values per column kept in memory while edges are found; beyond it every 2^j-th value stands for its neighbours.
+const EDGE_VALUES: usize = 1 << 20;
+
+/// One column of a reference.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReferenceColumn {
+    /// The profile; its `bins` are counted on the edges below.
+    pub profile: ColumnProfile,
+    /// The edges, for columns of numbers with at least one finite value.
+    pub bins: Option<Bins>,
+}
+
+/// A frozen profile plus the bins it fixes: what current rows are compared with. No raw rows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reference {
+    id: String,
+    /// Rows it was made of.
+    pub rows: u64,
+    /// The columns.
+    pub columns: Vec<ReferenceColumn>,
+    /// When it was made, in nanoseconds since the epoch; not part of its identity.
+    pub created: Option<i64>,
+    /// Whether the counts are of whole values (rows were read) or of histogram cells (made from a profile).
+    pub from_rows: bool,
+}
+
+impl Reference {
+    fn new(rows: u64, columns: Vec<ReferenceColumn>, created: Option<i64>, from_rows: bool) -> Self {
+        let mut out = Self { id: String::new(), rows, columns, created, from_rows };
+        let mut writer = Writer::new();
+        out.encode_content(&mut writer);
+        let (high, low) = murmur3_x64_128(&writer.into_payload(), 0);
+        out.id = format!("{high:016x}{low:016x}");
+        out
+    }
+
+    /// A reference from a profile: its bins follow the cells of the histograms.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a number of bins outside [2, 10000].
+    pub fn from_profile(profile: &Profile, bins: usize, created: Option<i64>) -> Result<Self> {
+        let mut columns = Vec::with_capacity(profile.columns.len());
+        for column in &profile.columns {
+            let mut column = column.clone();
+            let mut edges = None;
+            if let crate::profile::Content::Numbers(numbers) = &mut column.content {
+                numbers.bins = None;
+                if numbers.finite() > 0 {
+                    let cells = numbers.histogram.cells();
+                    let fixed = Bins::from_cells(&cells, f64::MIN, f64::MAX, bins)?;
+                    let mut counts = vec![0; fixed.len()];
+                    cells.iter().for_each(|cell| counts[fixed.index(cell.value())] += cell.count);
+                    numbers.bins = Some(counts);
+                    edges = Some(fixed);
+                }
+            }
+            columns.push(ReferenceColumn { profile: column, bins: edges });
+        }
+        Ok(Self::new(profile.rows, columns, created, false))
+    }
+
+    /// Identity: a hash of its content, 32 hexadecimal digits.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The column of this name.
+    pub fn column(&self, name: &str) -> Option<&ReferenceColumn> {
+        self.columns.iter().find(|column| column.profile.column.name == name)
+    }
+
+    /// Kinds and roles of its columns.
+    pub fn schema(&self) -> Schema {
+        Schema { columns: self.columns.iter().map(|column| column.profile.column.clone()).collect() }
+    }
+
+    fn encode_content(&self, writer: &mut Writer) {
+        writer.u64(self.rows);
+        writer.bool(self.from_rows);
+        writer.len(self.columns.len());
+        for column in &self.columns {
+            column.profile.encode(writer);
+            writer.bool(column.bins.is_some());
+            if let Some(bins) = &column.bins {
+                bins.encode(writer);
+            }
+        }
+    }
+
+    /// The reference as a snapshot.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut writer = Writer::new();
+        writer.i64(self.created.unwrap_or(i64::MIN));
+        self.encode_content(&mut writer);
+        writer.seal(SnapshotKind::Reference)
+    }
+
+    /// Reads a snapshot.
+    ///
+    /// # Errors
+    /// `Decode`, saying what is wrong with the bytes.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let mut reader = Reader::open(bytes, SnapshotKind::Reference)?;
+        let created = Some(reader.i64()?).filter(|created| *created != i64::MIN);
+        let (rows, from_rows) = (reader.u64()?, reader.bool()?);
+        let mut columns = Vec::new();
+        for _ in 0..reader.len(8)? {
+            let profile = ColumnProfile::decode(&mut reader)?;
+            let bins = if reader.bool()? { Some(Bins::decode(&mut reader)?) } else { None };
+            let counted = profile.numbers().and_then(|numbers| numbers.bins.as_ref()).map(Vec::len);
+            if counted != bins.as_ref().map(Bins::len) || profile.count != rows {
+                return Err(Error::decode(format!("the bins of column {:?} contradict its counters", profile.column.name)));
+            }
+            columns.push(ReferenceColumn { profile, bins });
+        }
+        reader.finish()?;
+        let out = Self::new(rows, columns, created, from_rows);
+        out.schema().checked().map_err(|error| Error::decode(error.message))?;
+        Ok(out)
+    }
+}
+
+/// Every 2^j-th value of a column, at most [`EDGE_VALUES`] of them.
+#[derive(Debug, Default)]
+struct EdgeSample {
+    values: Vec<f64>,
+    stride: u32,
+    seen: u64,
+}
+
+impl EdgeSample {
+    fn extend(&mut self, block: &[f64]) {
+        for value in block.iter().filter(|v| v.is_finite()) {
+            if self.seen & ((1 << self.stride) - 1) == 0 {
+                if self.values.len() == EDGE_VALUES {
+                    let mut at = 0usize;
+                    self.values.retain(|_| {
+                        at += 1;
+                        at % 2 == 1
+                    });
+                    self.stride += 1;
+                }
+                if self.seen & ((1 << self.stride) - 1) == 0 {
+                    self.values.push(*value);
+                }
+            }
+            self.seen += 1;
+        }
+    }
+}
+
+/// Makes a reference from rows: one pass over the frame, and a second one where it holds more than a million rows.
+#[derive(Debug)]
+pub struct ReferenceBuilder {
+    profile: Profile,
+    samples: Vec<EdgeSample>,
+    /// Counters of the second pass.
+    counted: Option<Vec<ReferenceColumn>>,
+    bins: usize,
+}
+
+impl ReferenceBuilder {
+    /// A builder for these columns with about `bins` bins per column of numbers.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a number of bins outside [2, 10000].
+    pub fn new(schema: &Schema, bins: Option<usize>) -> Result<Self> {
+        let bins = bins.unwrap_or(DEFAULT_BINS);
+        if !(2..=10_000).contains(&bins) {
+            return Err(Error::invalid(format!("`bins` must be in [2, 10000], got {bins}")));
+        }
+        let samples = schema.columns.iter().map(|_| EdgeSample::default()).collect();
+        Ok(Self { profile: Profile::new(schema, None)?, samples, counted: None, bins })
+    }
+
+    /// First pass over the rows.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn update(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.profile.update(batch, None)?;
+        for (column, sample) in self.profile.columns.iter().zip(&mut self.samples) {
+            if let (Kind::Number, Some(array)) = (column.column.kind, batch.column_by_name(&column.column.name)) {
+                frame::numbers(array.as_ref(), &mut |block| sample.extend(block));
+            }
+        }
+        Ok(())
+    }
+
+    /// Fixes the edges. True if a second pass has to count the rows: call [`count`](Self::count) with every batch again.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn fix(&mut self) -> Result<bool> {
+        let mut columns = Vec::with_capacity(self.samples.len());
+        let mut again = false;
+        for (column, sample) in self.profile.columns.iter().zip(&mut self.samples) {
+            let mut profile = column.clone();
+            let mut edges = None;
+            if let (crate::profile::Content::Numbers(numbers), false) = (&mut profile.content, sample.values.is_empty()) {
+                let mut values = std::mem::take(&mut sample.values);
+                values.sort_unstable_by(f64::total_cmp);
+                let thinned = sample.stride > 0;
+                let mut bins = Bins::from_sorted(&values, self.bins)?;
+                if let (true, Some(min), Some(max)) = (thinned, numbers.min(), numbers.max()) {
+                    // The sample missed the extremes: the outer bins reach out to them.
+                    let mut stretched = bins.edges().to_vec();
+                    let last = stretched.len() - 1;
+                    stretched[0] = stretched[0].min(min.next_down());
+                    stretched[last] = stretched[last].max(max);
+                    bins = Bins::from_edges(stretched)?;
+                }
+                let mut counts = vec![0; bins.len()];
+                if thinned {
+                    again = true;
+                } else {
+                    bins.count(&values, &mut counts);
+                }
+                numbers.bins = Some(counts);
+                edges = Some(bins);
+            }
+            columns.push(ReferenceColumn { profile, bins: edges });
+        }
+        self.counted = Some(columns);
+        Ok(again)
+    }
+
+    /// Second pass: counts the rows of columns that were thinned.
+    pub fn count(&mut self, batch: &RecordBatch) {
+        for (column, _) in self.counted.iter_mut().flatten().zip(&self.samples).filter(|(_, sample)| sample.stride > 0) {
+            let Some(array) = batch.column_by_name(&column.profile.column.name) else { continue };
+            let (Some(bins), crate::profile::Content::Numbers(numbers)) = (&column.bins, &mut column.profile.content) else { continue };
+            let Some(counts) = &mut numbers.bins else { continue };
+            let mut finite = Vec::new();
+            frame::numbers(array.as_ref(), &mut |block| {
+                finite.clear();
+                finite.extend(block.iter().filter(|v| v.is_finite()));
+                bins.count(&finite, counts);
+            });
+        }
+    }
+
+    /// The reference.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the second pass saw other rows than the first.
+    pub fn finish(mut self, created: Option<i64>) -> Result<Reference> {
+        if self.counted.is_none() {
+            self.fix()?;
+        }
+        let columns = self.counted.take().unwrap_or_default();
+        for column in &columns {
+            if let Some(numbers) = column.profile.numbers()
+                && let Some(counts) = &numbers.bins
+                && counts.iter().sum::<u64>() != numbers.finite()
+            {
+                return Err(Error::invalid(format!(
+                    "column {:?} changed between the two passes over the reference",
+                    column.profile.column.name
+                ))
+                .hint("pass a frame or files that do not change while they are read"));
+            }
+        }
+        Ok(Reference::new(self.profile.rows, columns, created, true))
+    }
+}

@@ -1,0 +1,83 @@
+//! Event time cut into tiles, and tiles joined to windows. Windows are half-open and align to the UTC epoch, weeks to Monday.
+
+use barograph_core::metrics::roc_auc::RocAuc;
+use barograph_core::sketches::ExponentialHistogram;
+use barograph_core::{Error, Result};
+
+use crate::profile::Profile;
+use crate::reference::Reference;
+
+const SECOND: i64 = 1_000_000_000;
+const DAY: i64 = 86_400 * SECOND;
+
+/// The start of the window of this length that holds a time; nanoseconds since the epoch.
+pub fn start_of(time: i64, length: i64) -> i64 {
+    // The epoch was a Thursday: whole weeks begin four days later.
+    let offset = if length % (7 * DAY) == 0 { 4 * DAY } else { 0 };
+    (time.saturating_sub(offset)).div_euclid(length).saturating_mul(length).saturating_add(offset)
+}
+
+/// The tile for windows of this length: a day for whole days, else the window itself.
+///
+/// # Errors
+/// `InvalidArgument` for a window outside [1 s, 366 d].
+pub fn tile_of(window: i64) -> Result<i64> {
+    if !(SECOND..=366 * DAY).contains(&window) {
+        return Err(Error::invalid(format!("`window` must be between 1 second and 366 days, got {} s", window / SECOND))
+            .hint("\"1h\", \"1d\" and \"1w\" are usual"));
+    }
+    Ok(if window % DAY == 0 { DAY } else { window })
+}
+
+/// What is kept of the smallest window.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tile {
+    /// The events' columns on the reference's bins.
+    pub profile: Profile,
+    /// Latency in seconds.
+    pub latency: ExponentialHistogram,
+    /// Scores of labelled events by label.
+    pub auc: RocAuc,
+    /// Events whose label has come.
+    pub labelled: u64,
+}
+
+impl Tile {
+    /// An empty one.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn new(reference: &Reference) -> Result<Self> {
+        Ok(Self {
+            profile: Profile::new(&reference.schema(), Some(reference))?,
+            latency: ExponentialHistogram::new(6)?,
+            auc: RocAuc::default(),
+            labelled: 0,
+        })
+    }
+
+    /// Adds another tile.
+    ///
+    /// # Errors
+    /// `Incompatible` for a tile of another reference.
+    pub fn merge(&mut self, other: &Self) -> Result<()> {
+        self.profile.merge(&other.profile)?;
+        self.latency.merge(&other.latency)?;
+        self.auc.merge(&other.auc);
+        self.labelled += other.labelled;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_align_to_the_epoch_and_weeks_to_monday() {
+        let monday = 1_357_516_800 * SECOND; // 2013-01-07
+        assert_eq!(start_of(monday + 3 * DAY + 5, 7 * DAY), monday);
+        assert_eq!(start_of(monday - 1, 7 * DAY), monday - 7 * DAY);
+        assert_eq!(start_of(-1, 3600 * SECOND), -3600 * SECOND);
+    }
+}

@@ -1,0 +1,38 @@
+//! `barograph._barograph`: Arrow streams, numpy arrays and bytes in, profiles, reports and numbers out.
+//!
+//! Every long call releases the GIL; every error becomes a class of `barograph.errors`.
+
+// PyO3 hands arguments over by value.
+#![allow(clippy::needless_pass_by_value)]
+
+mod border;
+mod errors;
+mod monitors;
+mod profiles;
+mod references;
+mod scores;
+mod sketches;
+
+use barograph_engine::report::Method;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+/// The names of every family: what faces, golden rows, bench rows and method pages are checked against.
+#[pyfunction]
+fn catalog(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let families = PyDict::new(py);
+    families.set_item("scores", Method::SCORES.iter().map(|(name, _)| *name).collect::<Vec<_>>())?;
+    families.set_item("sketches", sketches::NAMES)?;
+    Ok(families)
+}
+
+#[pymodule(gil_used = false)]
+fn _barograph(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_function(wrap_pyfunction!(catalog, module)?)?;
+    profiles::register(module)?;
+    references::register(module)?;
+    monitors::register(module)?;
+    scores::register(module)?;
+    sketches::register(module)
+}

@@ -1,0 +1,59 @@
+//! Scores on arrays of bin counts.
+
+use barograph_core::scores::psi::{PsiTest, psi_total};
+use barograph_core::scores::share::ShareTest;
+use barograph_core::scores::{Interval, Score, jensen_shannon, kolmogorov_smirnov, l_infinity, total_variation};
+use numpy::PyReadonlyArray1;
+use pyo3::prelude::*;
+
+use crate::errors::Raise;
+
+type Counts<'py> = PyReadonlyArray1<'py, f64>;
+type Fields = (f64, Option<f64>, Option<f64>, Option<&'static str>, Option<f64>, Vec<f64>);
+
+fn fields(score: Score) -> Fields {
+    let interval = score.interval.map(|interval| if interval == Interval::Certain { "certain" } else { "confidence" });
+    (score.value, score.lower, score.upper, interval, score.p_value, score.contributions)
+}
+
+fn values(counts: &Counts<'_>) -> Vec<f64> {
+    counts.as_array().iter().copied().collect()
+}
+
+#[pyfunction]
+fn psi(reference: Counts<'_>, current: Counts<'_>, tolerance: f64, confidence: f64, smoothing: f64) -> PyResult<Fields> {
+    PsiTest::new(&values(&reference), &values(&current), smoothing).raise().map(|test| fields(test.score(tolerance, confidence)))
+}
+
+#[pyfunction]
+fn share(reference: (f64, f64), current: (f64, f64), tolerance: f64, confidence: f64) -> PyResult<Fields> {
+    ShareTest::new(reference.0, reference.1, current.0, current.1).raise().map(|test| fields(test.score(tolerance, confidence)))
+}
+
+/// The scores that take nothing but counts.
+#[pyfunction]
+fn score(name: &str, reference: Counts<'_>, current: Counts<'_>) -> PyResult<Fields> {
+    let (p, q) = (values(&reference), values(&current));
+    match name {
+        "psi_total" => psi_total(&p, &q),
+        "jensen_shannon" => jensen_shannon::jensen_shannon(&p, &q),
+        "total_variation" => total_variation::total_variation(&p, &q),
+        "l_infinity" => l_infinity::l_infinity(&p, &q),
+        _ => Err(barograph_core::Error::invalid(format!("unknown score {name:?}"))),
+    }
+    .raise()
+    .map(fields)
+}
+
+#[pyfunction]
+fn kolmogorov(reference: Counts<'_>, current: Counts<'_>, single: Vec<bool>) -> PyResult<Fields> {
+    let whole = |counts: Vec<f64>| counts.into_iter().map(|count| count as u64).collect::<Vec<_>>();
+    kolmogorov_smirnov::kolmogorov_smirnov(&whole(values(&reference)), &whole(values(&current)), &single).raise().map(fields)
+}
+
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(psi, module)?)?;
+    module.add_function(wrap_pyfunction!(share, module)?)?;
+    module.add_function(wrap_pyfunction!(score, module)?)?;
+    module.add_function(wrap_pyfunction!(kolmogorov, module)?)
+}

@@ -1,0 +1,28 @@
+"""One word all the way: the catalogue against files, faces, golden rows, bench rows and method pages."""
+
+import json
+from pathlib import Path
+
+import barograph as bg
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NAMES = [(family, name) for family, names in bg.catalog().items() for name in names]
+SHARES = {"null_share", "nonfinite_share", "out_of_range_share", "unseen_share"}
+DERIVED = {"wasserstein_normalised": "wasserstein", "psi_total": "psi", **dict.fromkeys(SHARES, "share")}
+
+
+@pytest.mark.parametrize(("family", "name"), NAMES)
+def test_every_place_has_it(family, name):
+    assert (ROOT / "rust/core/src" / family / f"{DERIVED.get(name, name)}.rs").exists()
+    assert (ROOT / "docs/methods" / f"{name}.md").exists()
+    assert f"methods/{name}.md" in (ROOT / "mkdocs.yml").read_text()
+    assert name in (ROOT / "benches/python" / f"test_{family}.py").read_text()
+    golden = json.loads((ROOT / "tests/golden" / f"{family}.json").read_text())
+    assert name in golden["covers"]
+
+
+def test_faces_are_the_catalogue():
+    faces = set(bg.scores.__all__) - {"Score", "share_change"}
+    assert faces <= set(bg.catalog()["scores"])
+    assert {"ExponentialHistogram"} == set(bg.sketches.__all__)

@@ -1,0 +1,134 @@
+"""What a verdict promises, on seeded data."""
+
+import barograph as bg
+import numpy as np
+import polars as pl
+import pytest
+
+
+def normal(n, seed, mean=0.0):
+    return np.random.default_rng(seed).normal(mean, 1, n)
+
+
+def verdicts(reference, current, **settings):
+    report = bg.compare(bg.Reference({"x": reference}), {"x": current}, **settings)
+    return dict(report.to_frame().select("method", "verdict").iter_rows()), report
+
+
+@pytest.mark.parametrize("unions", [10, 20])
+def test_half_a_standard_deviation_is_a_warning_and_a_quarter_is_info(unions):
+    assert verdicts(normal(50_000, 1), normal(50_000, 2, 0.5), unions=unions)[0]["psi"] == "warning"
+    assert verdicts(normal(50_000, 1), normal(50_000, 2, 0.25), unions=unions)[0]["psi"] == "info"
+    assert verdicts(normal(50_000, 1), normal(50_000, 2, 1.0), unions=unions)[0]["psi"] == "critical"
+
+
+def test_one_outlier_moves_nothing():
+    a, b, c = normal(50_000, 1), normal(50_000, 2, 0.5), normal(50_000, 3)
+    out = np.append
+    assert verdicts(out(a, 1e6), b)[1].drifted
+    assert verdicts(a, out(b, 1e6))[1].drifted
+    assert not verdicts(out(a, 1e6), c)[1].drifted
+    assert not verdicts(a, out(c, 1e6))[1].drifted
+    plain, with_outlier = (bg.compare(bg.Reference({"x": a}), {"x": x}).to_dict()["rows"][0]["value"] for x in (c, out(c, 1e6)))
+    assert abs(plain - with_outlier) < 1e-3
+
+
+def test_nulls_on_one_side_are_critical_and_the_values_stay_ok():
+    a, c = normal(50_000, 1), normal(50_000, 3)
+    nulls = pl.Series(c).set(pl.Series(np.random.default_rng(0).random(50_000) < 0.3), None)
+    for reference, current in ((a, nulls), (nulls, a)):
+        found, report = verdicts(reference, current)
+        assert (found["null_share"], found["psi"], report.verdict) == ("critical", "ok", "critical")
+        assert report.to_frame().filter(pl.col("method") == "psi_total")["value"][0] == pytest.approx(2.5, abs=0.6)
+
+
+def test_nulls_on_both_sides_do_not_dilute_a_shift():
+    mask = pl.Series(np.random.default_rng(0).random(50_000) < 0.6)
+    a, b = (pl.Series(normal(50_000, seed, mean)).set(mask, None) for seed, mean in ((1, 0.0), (2, 0.5)))
+    found, _ = verdicts(a, b)
+    assert (found["psi"], found["null_share"]) == ("warning", "ok")
+
+
+def test_few_rows_are_insufficient_not_ok():
+    found, report = verdicts(normal(5000, 1), normal(90, 2))
+    assert found["psi"] == "insufficient"
+    assert report.unjudged == ["x"]
+
+
+def test_an_insufficient_column_does_not_weaken_the_others():
+    a, b = normal(3000, 1), normal(3000, 2, 0.45)
+    thin = pl.Series([1.0] * 50 + [None] * 2950)
+    alone = bg.compare(bg.Reference({"x": a}), {"x": b}).to_frame().filter(pl.col("column") == "x", pl.col("method") == "psi")
+    reference = bg.Reference({"x": a} | {f"thin{i}": thin for i in range(3)})
+    assert reference.rows == 3000
+    with_thin = bg.compare(reference, {"x": b} | {f"thin{i}": thin for i in range(3)}).to_frame()
+    with_thin = with_thin.filter(pl.col("column") == "x", pl.col("method") == "psi")
+    assert alone["verdict"][0] == with_thin["verdict"][0] == "warning"
+
+
+def test_ids_times_labels_and_text_never_drift():
+    def rows(start):
+        n = 2000
+        return pl.DataFrame(
+            {
+                "flight_id": np.arange(start, start + n),
+                "y_true": [int(start > 0)] * n,
+                "note": [f"sentence number {start + i} with many words inside" for i in range(n)],
+                "at": pl.Series(np.arange(start, start + n)).cast(pl.Datetime("us")),
+                "x": normal(n, start),
+            }
+        )
+
+    report = bg.compare(bg.Reference(rows(0)), rows(10**6))
+    assert not report.drifted
+    assert {c["column"]: c["verdict"] for c in report.to_dict()["columns"]}["y_true"] is None
+    label = report.to_frame().filter(pl.col("column") == "y_true", pl.col("method") == "total_variation")
+    assert label["value"][0] is not None
+
+
+def test_unseen_names_are_a_share():
+    reference = {"c": ["a", "b", "c"] * 1000}
+    report = bg.compare(bg.Reference(reference), {"c": ["a", "b", "d"] * 1000})
+    row = report.to_frame().filter(pl.col("method") == "unseen_share")
+    assert row["value"][0] == pytest.approx(1 / 3)
+    assert report.drifted
+
+
+def test_a_profile_made_without_the_reference_is_compared_cell_by_cell():
+    a, b, c = normal(50_000, 1), normal(50_000, 2, 0.5), normal(50_000, 3)
+    reference = bg.Reference({"x": a})
+    assert bg.compare(reference, bg.profile({"x": b})).drifted
+    report = bg.compare(reference, bg.profile({"x": c}))
+    assert not report.drifted
+    assert any("without this reference" in note for note in report.to_dict()["notes"])
+    assert bg.compare(bg.Reference(bg.profile({"x": a})), {"x": b}).drifted
+    assert not bg.compare(bg.Reference(bg.profile({"x": a})), {"x": c}).drifted
+
+
+def test_twenty_columns_at_the_boundary_alarm_at_most_at_the_stated_rate():
+    # PSI 0.1 is a mean shift of 0.3174 sd with ten bins; ten columns without any shift beside ten at the boundary.
+    fired = 0
+    reference = bg.Reference({f"x{i}": normal(20_000, i) for i in range(20)})
+    for seed in range(150):
+        current = {f"x{i}": normal(2000, 1000 + 20 * seed + i, 0.31 if i < 10 else 0.0) for i in range(20)}
+        fired += bg.compare(reference, current).drifted
+    # 150 draws at 1 %: more than 6 would happen once in 1,000.
+    assert fired <= 6, fired
+
+
+def test_intervals_hold_what_scipy_computes():
+    from scipy import stats
+
+    rng = np.random.default_rng(5)
+    for make in (lambda: rng.normal(size=3000), lambda: rng.lognormal(sigma=2, size=3000), lambda: rng.integers(0, 5, 3000).astype(float)):
+        a, b = make(), make() * 1.1
+        report = bg.compare(bg.Reference({"x": a}), {"x": b}).to_frame()
+        rows = {row["method"]: row for row in report.iter_rows(named=True)}
+        for method, want in (
+            ("kolmogorov_smirnov", stats.ks_2samp(a, b, method="asymp").statistic),
+            ("wasserstein", stats.wasserstein_distance(a, b)),
+        ):
+            assert rows[method]["lower"] - 1e-12 <= want <= rows[method]["upper"] + 1e-12, method
+        edges, counts = bg.Reference({"x": a}).bins("x")
+        heaviest = max((c for c, lo, hi in zip(counts[1:-1], edges, edges[1:], strict=False) if np.nextafter(lo, np.inf) != hi), default=0)
+        assert rows["kolmogorov_smirnov"]["upper"] - rows["kolmogorov_smirnov"]["lower"] <= heaviest / len(a) + 1e-12

@@ -1,0 +1,33 @@
+"""What stands in README and docs runs; so do the docstrings."""
+
+import doctest
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+MODULES = [
+    "barograph",
+    "barograph.monitors",
+    "barograph.profiles",
+    "barograph.references",
+    "barograph.schemas",
+    "barograph.scores",
+    "barograph.sketches",
+]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_on_pages(page):
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.S):
+        if "reference.parquet" not in block:
+            exec(compile(block, str(page), "exec"), {})
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_docstrings(module):
+    failed, _ = doctest.testmod(importlib.import_module(module))
+    assert failed == 0

@@ -1,0 +1,156 @@
+"""Golden numbers from numpy and scipy: `python make_scores.py` writes scores.json and sketches.json beside it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pairs
+import scipy
+from scipy import optimize, stats
+from scipy.spatial import distance
+
+HERE = Path(__file__).parent
+ALPHA = 0.01
+
+
+def psi(a, b):
+    """The variance-adapted test, with scipy's laws."""
+    a, b = np.array(a, dtype=float), np.array(b, dtype=float)
+    n, m, bins = a.sum(), b.sum(), len(a)
+    p, q = (a + 0.5) / (n + bins / 2), (b + 0.5) / (m + bins / 2)
+    statistic = np.sum((p - q) * np.log(p / q))
+    g, h = np.log(p / q) + 1 - q / p, np.log(q / p) + 1 - p / q
+    variance = (np.sum(p * g**2) - np.sum(p * g) ** 2) / n + (np.sum(q * h**2) - np.sum(q * h) ** 2) / m
+    size = n * m / (n + m)
+    adapted, k = min(size, 4 * statistic / variance), bins - 1
+
+    def p_value(tolerance):
+        return stats.ncx2.sf(adapted * statistic, k, adapted * tolerance)
+
+    lower = 0.0
+    if p_value(statistic * 1e-6) <= ALPHA:
+        lower = optimize.brentq(lambda t: p_value(t) - ALPHA, statistic * 1e-6, statistic, xtol=1e-14)
+
+    def excess(tolerance):
+        return stats.ncx2.cdf(adapted * statistic, k, adapted * tolerance) - ALPHA
+
+    upper = statistic if excess(statistic) <= 0 else optimize.brentq(excess, statistic, statistic * 2 + 1, xtol=1e-14)
+    p_values = {str(t): p_value(t) for t in (0.02, 0.1, 0.25)} | {"0": stats.chi2.sf(size * statistic, k)}
+    return {"value": statistic, "p": p_values, "lower": lower, "upper": upper}
+
+
+def on_counts(a, b):
+    p, q = np.array(a) / np.sum(a), np.array(b) / np.sum(b)
+    return {
+        "reference": [int(x) for x in a],
+        "current": [int(x) for x in b],
+        "psi": psi(a, b),
+        "jensen_shannon": distance.jensenshannon(p, q, base=2),
+        "total_variation": 0.5 * np.abs(p - q).sum(),
+        "l_infinity": np.abs(p - q).max(),
+    }
+
+
+def summary(series):
+    values = series.drop_nulls().to_numpy().astype(float)
+    quantiles = {str(q): np.quantile(values, q, method="inverted_cdf") for q in (0.01, 0.25, 0.5, 0.75, 0.99, 0.999)}
+    return {
+        "count": len(series),
+        "null_count": series.null_count(),
+        "mean": values.mean(dtype=np.longdouble),
+        "variance": np.var(values, ddof=1, dtype=np.longdouble),
+        "min": values.min(),
+        "max": values.max(),
+        "quantiles": quantiles,
+    }
+
+
+def numbers(load):
+    reference, current = load()
+    a, b = (side.drop_nulls().to_numpy().astype(float) for side in (reference, current))
+    edges = np.unique(np.quantile(a, np.linspace(0.1, 0.9, 9), method="inverted_cdf"))
+    counts = [np.bincount(np.searchsorted(edges, side, side="left"), minlength=len(edges) + 1) for side in (a, b)]
+    return {
+        "summaries": [summary(reference), summary(current)],
+        "kolmogorov_smirnov": stats.ks_2samp(a, b, method="asymp").statistic,
+        "wasserstein": stats.wasserstein_distance(a, b),
+        "deciles": on_counts(*counts),
+    }
+
+
+def names(load):
+    reference, current = load()
+    keys = sorted(set(reference.drop_nulls()))
+    counted = [dict(side.drop_nulls().value_counts().iter_rows()) for side in (reference, current)]
+    counts = [[side.get(key, 0) for key in keys] for side in counted]
+    unseen = sum(count for key, count in counted[1].items() if key not in keys)
+    return {"names": keys, "unseen": unseen, "nulls": [reference.null_count(), current.null_count()], "counts": on_counts(*counts)}
+
+
+def tails():
+    rng = np.random.default_rng(1)
+    out = []
+    for k in (1, 4, 9, 19, 49):
+        for nc in (0.05, 1, 10, 100, 2000, 20_000):
+            for tail in (0.5, 0.1, 1e-2, 1e-4, 1e-8, 1e-11):
+                x = stats.ncx2.isf(tail, k, nc)
+                got = stats.ncx2.sf(x, k, nc)
+                # scipy's own inverse says where it is unsure of its tail.
+                if np.isfinite(x) and abs(got / tail - 1) < 1e-6:
+                    out.append([x, k, nc, got, stats.ncx2.cdf(x, k, nc)])
+    limits = []
+    for total in (10, 500, 50_000, 2_000_000):
+        for count in {0, 1, total // 3, int(rng.integers(total)), total}:
+            for alpha in (0.01, 1e-6):
+                lower = 0.0 if count == 0 else stats.beta.ppf(alpha, count, total - count + 1)
+                upper = 1.0 if count == total else stats.beta.ppf(1 - alpha, count + 1, total - count)
+                limits.append([count, total, alpha, lower, upper])
+    families = []
+    for size in (1, 3, 20):
+        p = rng.random(size) ** 3
+        families.append({"p": p.tolist(), **{m: stats.false_discovery_control(p, method=m).tolist() for m in ("bh", "by")}})
+    return {"ncx2": out, "clopper_pearson": limits, "combination": families}
+
+
+def cells():
+    """Cells of the base-2 histogram by exact integer arithmetic: the largest i with base**i < x."""
+    from decimal import Decimal, getcontext
+
+    getcontext().prec = 60
+    out = []
+    for scale in (0, 3, 6, 8):
+        for x in (1.0, 1.5, 2.0, 3.0000000000000004, 0.1, 1e-300, 1e300, 123456.789):
+            index = int((Decimal(x).ln() / Decimal(2).ln() * 2**scale).to_integral_value(rounding="ROUND_FLOOR"))
+
+            def bound(at, scale=scale):
+                return Decimal(2) ** (Decimal(at) / 2**scale)
+
+            while bound(index) >= Decimal(x):
+                index -= 1
+            while bound(index + 1) < Decimal(x):
+                index += 1
+            out.append([scale, x, float(bound(index)), float(bound(index + 1))])
+    return out
+
+
+def write(name, document):
+    versions = {"numpy": np.__version__, "scipy": scipy.__version__}
+    text = json.dumps({"versions": versions, **document}, indent=1, default=float)
+    (HERE / name).write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    scores = [
+        "psi",
+        "psi_total",
+        "null_share",
+        "nonfinite_share",
+        "out_of_range_share",
+        "unseen_share",
+        "jensen_shannon",
+        "total_variation",
+    ]
+    scores += ["l_infinity", "kolmogorov_smirnov", "wasserstein", "wasserstein_normalised"]
+    document = {"covers": scores, "numbers": {k: numbers(v) for k, v in pairs.NUMBERS.items()}}
+    write("scores.json", {**document, "names": {k: names(v) for k, v in pairs.NAMES.items()}, **tails()})
+    write("sketches.json", {"covers": ["exponential_histogram"], "cells": cells()})
