@@ -35,7 +35,11 @@ impl Grid {
     #[inline]
     fn cell(self, value: f64) -> usize {
         match self {
-            Self::Linear { start, per_unit } => ((value - start) * per_unit).clamp(0.0, (GUIDE_CELLS - 1) as f64) as usize,
+            // Adding 2^52 leaves the rounded number in the low bits; the mask only tells the compiler so.
+            Self::Linear { start, per_unit } => {
+                let at = ((value - start) * per_unit).clamp(0.0, (GUIDE_CELLS - 1) as f64);
+                (at + 4_503_599_627_370_496.0).to_bits() as usize & (GUIDE_CELLS - 1)
+            }
             Self::Bits { start, shift } => (sortable(value).saturating_sub(start) >> shift).min(GUIDE_CELLS as u64 - 1) as usize,
         }
     }
@@ -172,9 +176,12 @@ impl Bins {
     }
 
     /// The counter of a finite value: the number of edges below it.
-    #[inline]
     pub fn index(&self, value: f64) -> usize {
-        let cell = self.grid.cell(value);
+        self.index_in(self.grid.cell(value), value)
+    }
+
+    #[inline]
+    fn index_in(&self, cell: usize, value: f64) -> usize {
         let (at, end) = (usize::from(self.first[cell]), usize::from(self.first[cell + 1]));
         if end - at > STRIDE {
             return at + self.padded[at..end].partition_point(|edge| *edge < value);
@@ -186,8 +193,16 @@ impl Bins {
 
     /// Counts finite values into `counts`, which has [`len`](Self::len) entries.
     pub fn count(&self, values: &[f64], counts: &mut [u64]) {
+        // One loop per grid, so that the choice is made once and not per value.
+        match self.grid {
+            Grid::Linear { start, per_unit } => self.count_in(values, counts, |value| Grid::Linear { start, per_unit }.cell(value)),
+            Grid::Bits { start, shift } => self.count_in(values, counts, |value| Grid::Bits { start, shift }.cell(value)),
+        }
+    }
+
+    fn count_in(&self, values: &[f64], counts: &mut [u64], cell: impl Fn(f64) -> usize) {
         for value in values {
-            if let Some(count) = counts.get_mut(self.index(*value)) {
+            if let Some(count) = counts.get_mut(self.index_in(cell(*value), *value)) {
                 *count += 1;
             }
         }

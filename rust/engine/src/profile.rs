@@ -22,10 +22,6 @@ pub struct Numbers {
     pub positive_infinity: u64,
     /// Values of -inf.
     pub negative_infinity: u64,
-    /// Values of 0.
-    pub zero: u64,
-    /// Finite values below 0.
-    pub negative: u64,
     min: f64,
     max: f64,
     /// Sum and sum of squares of the finite values, exact.
@@ -42,8 +38,6 @@ impl Numbers {
             nan: 0,
             positive_infinity: 0,
             negative_infinity: 0,
-            zero: 0,
-            negative: 0,
             min: f64::INFINITY,
             max: f64::NEG_INFINITY,
             moments: Moments::new(),
@@ -73,9 +67,9 @@ impl Numbers {
     }
 
     fn update(&mut self, block: &[f64], bins: Option<&Bins>, scratch: &mut Vec<f64>) {
-        let finite = block.iter().filter(|v| v.is_finite()).count();
         let mut values = block;
-        if finite < block.len() {
+        let odd: u64 = block.iter().map(|v| u64::from(!v.is_finite())).sum();
+        if odd > 0 {
             for value in block.iter().filter(|v| !v.is_finite()) {
                 self.nan += u64::from(value.is_nan());
                 self.positive_infinity += u64::from(*value == f64::INFINITY);
@@ -85,17 +79,9 @@ impl Numbers {
             scratch.extend(block.iter().filter(|v| v.is_finite()));
             values = scratch;
         }
-        let (mut zero, mut negative, mut min, mut max) = (0u64, 0u64, self.min, self.max);
-        for value in values {
-            zero += u64::from(*value == 0.0);
-            negative += u64::from(*value < 0.0);
-            min = if *value < min { *value } else { min };
-            max = if *value > max { *value } else { max };
-        }
-        self.zero += zero;
-        self.negative += negative;
+        let (min, max) = extremes(values);
         // -0 and 0 are one value: which came first must not show.
-        (self.min, self.max) = (min + 0.0, max + 0.0);
+        (self.min, self.max) = (self.min.min(min) + 0.0, self.max.max(max) + 0.0);
         self.moments.update_many(values);
         self.histogram.update_many(values);
         if let (Some(bins), Some(counts)) = (bins, &mut self.bins) {
@@ -107,8 +93,6 @@ impl Numbers {
         self.nan += other.nan;
         self.positive_infinity += other.positive_infinity;
         self.negative_infinity += other.negative_infinity;
-        self.zero += other.zero;
-        self.negative += other.negative;
         self.min = self.min.min(other.min) + 0.0;
         self.max = self.max.max(other.max) + 0.0;
         self.moments.merge(&other.moments);
@@ -123,7 +107,7 @@ impl Numbers {
     }
 
     fn encode(&self, writer: &mut Writer) {
-        for count in [self.nan, self.positive_infinity, self.negative_infinity, self.zero, self.negative] {
+        for count in [self.nan, self.positive_infinity, self.negative_infinity] {
             writer.u64(count);
         }
         writer.option_f64(self.min());
@@ -142,8 +126,6 @@ impl Numbers {
             nan: reader.u64()?,
             positive_infinity: reader.u64()?,
             negative_infinity: reader.u64()?,
-            zero: reader.u64()?,
-            negative: reader.u64()?,
             min: reader.option_finite()?.unwrap_or(f64::INFINITY),
             max: reader.option_finite()?.unwrap_or(f64::NEG_INFINITY),
             moments: Moments::decode(reader)?,
@@ -159,6 +141,22 @@ impl Numbers {
             && sum(&[finite, out.nan, out.positive_infinity, out.negative_infinity]).is_some();
         if consistent { Ok(out) } else { Err(Error::decode("the counters of a column contradict each other")) }
     }
+}
+
+/// Smallest and largest of finite values, in lanes the compiler can turn into vectors.
+fn extremes(values: &[f64]) -> (f64, f64) {
+    let (mut low, mut high) = ([f64::INFINITY; 8], [f64::NEG_INFINITY; 8]);
+    let chunks = values.chunks_exact(8);
+    let rest = chunks.remainder();
+    let mut take = |lane: usize, value: f64| {
+        low[lane] = if value < low[lane] { value } else { low[lane] };
+        high[lane] = if value > high[lane] { value } else { high[lane] };
+    };
+    for chunk in chunks {
+        chunk.iter().enumerate().for_each(|(lane, value)| take(lane, *value));
+    }
+    rest.iter().for_each(|value| take(0, *value));
+    (low.into_iter().fold(f64::INFINITY, f64::min), high.into_iter().fold(f64::NEG_INFINITY, f64::max))
 }
 
 /// What a column's values were summarised into.
@@ -375,20 +373,32 @@ impl Profile {
     /// # Errors
     /// `Incompatible` for another reference.
     pub fn update(&mut self, batch: &RecordBatch, reference: Option<&Reference>) -> Result<()> {
+        self.update_with(batch, reference, |columns, each| columns.iter_mut().for_each(each))
+    }
+
+    /// As [`update`](Self::update); `run` calls its second argument once per column, in any order and on any thread.
+    ///
+    /// # Errors
+    /// `Incompatible` for another reference.
+    pub fn update_with(
+        &mut self,
+        batch: &RecordBatch,
+        reference: Option<&Reference>,
+        run: impl FnOnce(&mut [ColumnProfile], &(dyn Fn(&mut ColumnProfile) + Sync)),
+    ) -> Result<()> {
         if self.reference.as_deref() != reference.map(Reference::id) {
             return Err(Error::incompatible("the profile was made with another reference"));
         }
         self.rows += batch.num_rows() as u64;
-        let mut scratch = Vec::new();
-        for column in &mut self.columns {
+        run(&mut self.columns, &|column| {
             let bins = reference.and_then(|reference| reference.column(&column.column.name)).and_then(|fixed| fixed.bins.as_ref());
             if let Some(array) = batch.column_by_name(&column.column.name) {
-                column.update(array.as_ref(), bins, &mut scratch);
+                column.update(array.as_ref(), bins, &mut Vec::new());
             } else {
                 column.count += batch.num_rows() as u64;
                 column.nulls += batch.num_rows() as u64;
             }
-        }
+        });
         Ok(())
     }
 

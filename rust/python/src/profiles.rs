@@ -1,6 +1,6 @@
 //! Profiles and their columns.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use barograph_core::{Error, ErrorKind};
 use barograph_engine::profile::Content;
@@ -134,7 +134,7 @@ impl ProfileBuilder {
                 *profile = Some(Profile::new(&Schema { columns }, reference)?);
             }
             match profile.as_mut() {
-                Some(profile) => profile.update(batch, reference),
+                Some(profile) => profile.update_with(batch, reference, |columns, each| on_all_cores(batch.num_rows(), columns, each)),
                 None => Ok(()),
             }
         })
@@ -146,6 +146,38 @@ impl ProfileBuilder {
             None => Err(raised(&Error::invalid("no frame was given"))),
         }
     }
+}
+
+/// Fewer cells than this are done before a thread has started.
+const CELLS_PER_THREAD: usize = 1 << 17;
+
+/// Calls `each` once per column, on as many threads as there are cores and work; `BAROGRAPH_THREADS` sets a lower limit.
+fn on_all_cores<T: Send>(rows: usize, columns: &mut [T], each: &(dyn Fn(&mut T) + Sync)) {
+    static CORES: OnceLock<usize> = OnceLock::new();
+    let cores = *CORES.get_or_init(|| {
+        let wanted = std::env::var("BAROGRAPH_THREADS").ok().and_then(|text| text.parse().ok()).unwrap_or(usize::MAX);
+        std::thread::available_parallelism().map_or(1, usize::from).min(wanted)
+    });
+    let threads = cores.min(columns.len()).min(rows.saturating_mul(columns.len()) / CELLS_PER_THREAD);
+    if threads <= 1 {
+        return columns.iter_mut().for_each(each);
+    }
+    let queue = Mutex::new(columns.iter_mut());
+    let work = || {
+        loop {
+            let next = lock(&queue).next();
+            match next {
+                Some(column) => each(column),
+                None => break,
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(work);
+        }
+        work();
+    });
 }
 
 /// The frame's columns, with kind and role of the reference where it knows them.
@@ -204,12 +236,12 @@ impl PyColumnProfile {
 
     #[getter]
     fn zero_count(&self) -> Option<u64> {
-        self.inner.numbers().map(|numbers| numbers.zero)
+        self.inner.numbers().map(|numbers| numbers.histogram.zero_count())
     }
 
     #[getter]
     fn negative_count(&self) -> Option<u64> {
-        self.inner.numbers().map(|numbers| numbers.negative)
+        self.inner.numbers().map(|numbers| numbers.histogram.negative_count())
     }
 
     #[getter]

@@ -4,6 +4,8 @@
 //! subtract exactly and do not depend on order. Source: OpenTelemetry data model, `ExponentialHistogram`; Prometheus
 //! native histograms, schemas 0 to 8.
 
+use std::sync::OnceLock;
+
 use crate::codec::{Reader, Writer};
 use crate::error::{Error, Result};
 
@@ -64,39 +66,46 @@ const ABSENT: u16 = u16::MAX;
 /// The finest scale with exact boundaries here, and the finest that Prometheus knows.
 pub const MAX_SCALE: u8 = 8;
 
-/// The cells of one sign, in pages of one octave that exist only where values fell.
-#[derive(Clone, Debug, Default)]
-struct Side {
-    /// Octave -> page, empty as long as no value came.
-    map: Vec<u16>,
-    counts: Vec<u64>,
+/// Fewer values than this are not worth a direct map of the octaves.
+const SMALL_BLOCK: usize = 256;
+
+/// Where the cells of an octave end, for one scale.
+#[derive(Debug)]
+struct Tables {
+    /// `edges[k + 1]` ends cell k.
+    edges: [u64; 257],
+    /// Per slice of the mantissa: the cell it begins in.
+    first: [u8; 512],
+    /// Per slice: the mantissa at which the next cell begins; at most one lies in a slice.
+    bound: [u64; 512],
 }
 
-impl Side {
-    #[inline]
-    fn page(&mut self, octave: i32, width: usize) -> usize {
-        if self.map.is_empty() {
-            self.map = vec![ABSENT; OCTAVES];
-        }
-        let slot = &mut self.map[(octave - LOWEST_OCTAVE) as usize];
-        if *slot == ABSENT {
-            *slot = (self.counts.len() / width) as u16;
-            self.counts.resize(self.counts.len() + width, 0);
-        }
-        usize::from(*slot)
-    }
+static TABLES: [OnceLock<Tables>; MAX_SCALE as usize + 1] = [const { OnceLock::new() }; MAX_SCALE as usize + 1];
 
-    /// `(octave, counts)` in ascending order of magnitude, empty pages left out.
-    fn pages(&self, width: usize) -> impl DoubleEndedIterator<Item = (i32, &[u64])> {
-        self.map.iter().enumerate().filter(|(_, slot)| **slot != ABSENT).filter_map(move |(at, slot)| {
-            let start = usize::from(*slot) * width;
-            let page = self.counts.get(start..start + width)?;
-            page.iter().any(|c| *c > 0).then_some((at as i32 + LOWEST_OCTAVE, page))
+impl Tables {
+    fn of(scale: u8) -> &'static Self {
+        TABLES[usize::from(scale)].get_or_init(|| {
+            let cells = 1usize << scale;
+            let step = 256 / cells;
+            let mut edges = [1u64 << 52; 257];
+            for (k, edge) in edges.iter_mut().take(cells).enumerate() {
+                *edge = BOUNDARIES[k * step];
+            }
+            let (mut first, mut bound) = ([0u8; 512], [1u64 << 52; 512]);
+            for at in 0..2 * cells {
+                let start = (at as u64) << (51 - scale);
+                let cell = edges[1..=cells].iter().filter(|edge| **edge <= start).count();
+                (first[at], bound[at]) = (cell as u8, edges[cell + 1]);
+            }
+            Self { edges, first, bound }
         })
     }
 
-    fn total(&self) -> u64 {
-        self.counts.iter().sum()
+    /// The cell of a mantissa.
+    #[inline]
+    fn cell(&self, mantissa: u64, scale: u8) -> usize {
+        let slice = (mantissa >> (51 - scale)) as usize & 511;
+        usize::from(self.first[slice]) + usize::from(mantissa >= self.bound[slice])
     }
 }
 
@@ -130,22 +139,16 @@ impl Cell {
 #[derive(Clone, Debug)]
 pub struct ExponentialHistogram {
     scale: u8,
-    /// First cell that can begin in a slice of the mantissa, for `2^(scale+1)` slices.
-    guide: [u8; 512],
-    /// `edges[k + 1]` ends cell k of the octave.
-    edges: [u64; 257],
+    tables: &'static Tables,
     zero: u64,
-    positive: Side,
-    negative: Side,
+    /// Per sign (positive, negative): octave -> page in `counts`, empty as long as no value came.
+    pages: [Vec<u16>; 2],
+    counts: Vec<u64>,
 }
 
 impl PartialEq for ExponentialHistogram {
     fn eq(&self, other: &Self) -> bool {
-        let width = 1 << self.scale;
-        self.scale == other.scale
-            && self.zero == other.zero
-            && self.positive.pages(width).eq(other.positive.pages(width))
-            && self.negative.pages(width).eq(other.negative.pages(width))
+        self.scale == other.scale && self.zero == other.zero && (0..2).all(|sign| self.side(sign).eq(other.side(sign)))
     }
 }
 
@@ -160,19 +163,36 @@ impl ExponentialHistogram {
                 Error::invalid(format!("`scale` must be in [0, 8], got {scale}")).hint("6 keeps quantiles within 0.54 %, 8 within 0.14 %")
             );
         }
-        let cells = 1usize << scale;
-        let step = 256 / cells;
-        let mut edges = [1u64 << 52; 257];
-        for (k, edge) in edges.iter_mut().take(cells).enumerate() {
-            *edge = BOUNDARIES[k * step];
+        Ok(Self { scale, tables: Tables::of(scale), zero: 0, pages: [Vec::new(), Vec::new()], counts: Vec::new() })
+    }
+
+    fn width(&self) -> usize {
+        1 << self.scale
+    }
+
+    /// Where the counters of an octave begin; made if they do not exist.
+    fn page(&mut self, sign: usize, octave: i32) -> usize {
+        let width = self.width();
+        let pages = &mut self.pages[sign];
+        if pages.is_empty() {
+            *pages = vec![ABSENT; OCTAVES];
         }
-        let mut guide = [0u8; 512];
-        let slice = 51 - scale;
-        for (at, first) in guide.iter_mut().take(2 * cells).enumerate() {
-            let start = (at as u64) << slice;
-            *first = edges[1..=cells].iter().filter(|edge| **edge <= start).count() as u8;
+        let page = &mut pages[(octave - LOWEST_OCTAVE) as usize];
+        if *page == ABSENT {
+            *page = (self.counts.len() / width) as u16;
+            self.counts.resize(self.counts.len() + width, 0);
         }
-        Ok(Self { scale, guide, edges, zero: 0, positive: Side::default(), negative: Side::default() })
+        usize::from(*page) * width
+    }
+
+    /// `(octave, counts)` of one sign in ascending order of magnitude, empty pages left out.
+    fn side(&self, sign: usize) -> impl DoubleEndedIterator<Item = (i32, &[u64])> {
+        let width = self.width();
+        self.pages[sign].iter().enumerate().filter(|(_, page)| **page != ABSENT).filter_map(move |(at, page)| {
+            let start = usize::from(*page) * width;
+            let counts = self.counts.get(start..start + width)?;
+            counts.iter().any(|c| *c > 0).then_some((at as i32 + LOWEST_OCTAVE, counts))
+        })
     }
 
     /// The scale given at the start.
@@ -187,7 +207,6 @@ impl ExponentialHistogram {
     }
 
     /// `(octave, cell in it)` of a positive finite magnitude.
-    #[inline]
     fn locate(&self, magnitude: u64) -> (i32, usize) {
         // Upper bounds are inclusive: one step down in the bits makes them exclusive.
         let mut below = magnitude - 1;
@@ -197,41 +216,71 @@ impl ExponentialHistogram {
             below = (f64::from_bits(magnitude) * 18_014_398_509_481_984.0).to_bits() - 1; // 2^54
             shifted = 54;
         }
-        let octave = (below >> 52) as i32 - 1023 - shifted;
-        let mantissa = below & MANTISSA;
-        let mut cell = usize::from(self.guide[(mantissa >> (51 - self.scale)) as usize & 511]);
-        cell += usize::from(mantissa >= self.edges[cell + 1]);
-        (octave, cell)
+        ((below >> 52) as i32 - 1023 - shifted, self.tables.cell(below & MANTISSA, self.scale))
     }
 
     /// Counts one value. NaN and infinities are left out: whoever needs them counts them apart.
     pub fn update(&mut self, value: f64) {
-        self.update_many(&[value]);
+        self.update_slowly(value);
     }
 
     /// Counts values; NaN and infinities are left out.
     pub fn update_many(&mut self, values: &[f64]) {
-        let width = 1usize << self.scale;
-        for value in values {
-            let bits = value.to_bits();
-            let magnitude = bits & !(1 << 63);
-            if magnitude == 0 {
-                self.zero += 1;
-                continue;
+        if values.len() < SMALL_BLOCK {
+            for value in values {
+                self.update_slowly(*value);
             }
-            if magnitude >= 0x7ff << 52 {
-                continue;
-            }
-            let (octave, cell) = self.locate(magnitude);
-            let side = if bits >> 63 == 0 { &mut self.positive } else { &mut self.negative };
-            let page = side.page(octave, width);
-            side.counts[page * width + cell] += 1;
+            return;
         }
+        // Sign and exponent in one look-up. What is absent (a new octave, zero, subnormal, not finite) takes the slow way.
+        let mut direct = [u32::MAX; 4096];
+        let (scale, tables) = (self.scale, self.tables);
+        for value in values {
+            let below = value.to_bits().wrapping_sub(1);
+            let key = (below >> 52) as usize;
+            let at = direct[key] as usize + tables.cell(below & MANTISSA, scale);
+            if let Some(count) = self.counts.get_mut(at) {
+                *count += 1;
+            } else if let Some((sign, octave)) = self.update_slowly(*value)
+                && octave > -1023
+            {
+                direct[key] = self.page(sign, octave) as u32;
+            }
+        }
+    }
+
+    /// The general way; gives sign and octave of what it counted.
+    #[cold]
+    fn update_slowly(&mut self, value: f64) -> Option<(usize, i32)> {
+        let bits = value.to_bits();
+        let magnitude = bits & !(1 << 63);
+        if magnitude == 0 {
+            self.zero += 1;
+            return None;
+        }
+        if magnitude >= 0x7ff << 52 {
+            return None;
+        }
+        let (octave, cell) = self.locate(magnitude);
+        let sign = (bits >> 63) as usize;
+        let start = self.page(sign, octave);
+        self.counts[start + cell] += 1;
+        Some((sign, octave))
     }
 
     /// Values counted.
     pub fn count(&self) -> u64 {
-        self.zero + self.positive.total() + self.negative.total()
+        self.zero + self.counts.iter().sum::<u64>()
+    }
+
+    /// Values of 0.
+    pub fn zero_count(&self) -> u64 {
+        self.zero
+    }
+
+    /// Values below 0.
+    pub fn negative_count(&self) -> u64 {
+        self.side(1).map(|(_, counts)| counts.iter().sum::<u64>()).sum()
     }
 
     fn same_scale(&self, other: &Self) -> Result<()> {
@@ -247,14 +296,11 @@ impl ExponentialHistogram {
     /// `Incompatible` for another scale.
     pub fn merge(&mut self, other: &Self) -> Result<()> {
         self.same_scale(other)?;
-        let width = 1usize << self.scale;
         self.zero += other.zero;
-        for (mine, theirs) in [(&mut self.positive, &other.positive), (&mut self.negative, &other.negative)] {
-            for (octave, counts) in theirs.pages(width) {
-                let start = mine.page(octave, width) * width;
-                for (to, from) in mine.counts[start..start + width].iter_mut().zip(counts) {
-                    *to += from;
-                }
+        for sign in 0..2 {
+            for (octave, counts) in other.side(sign) {
+                let start = self.page(sign, octave);
+                self.counts[start..].iter_mut().zip(counts).for_each(|(to, from)| *to += from);
             }
         }
         Ok(())
@@ -262,9 +308,8 @@ impl ExponentialHistogram {
 
     /// The cells that hold values, ascending.
     pub fn cells(&self) -> Vec<Cell> {
-        let width = 1usize << self.scale;
         let mut out = Vec::new();
-        for (octave, counts) in self.negative.pages(width).rev() {
+        for (octave, counts) in self.side(1).rev() {
             for (k, count) in counts.iter().enumerate().rev().filter(|(_, c)| **c > 0) {
                 out.push(Cell { lower: -self.bound(octave, k + 1), upper: -self.bound(octave, k), count: *count });
             }
@@ -272,7 +317,7 @@ impl ExponentialHistogram {
         if self.zero > 0 {
             out.push(Cell { lower: 0.0, upper: 0.0, count: self.zero });
         }
-        for (octave, counts) in self.positive.pages(width) {
+        for (octave, counts) in self.side(0) {
             for (k, count) in counts.iter().enumerate().filter(|(_, c)| **c > 0) {
                 out.push(Cell { lower: self.bound(octave, k), upper: self.bound(octave, k + 1), count: *count });
             }
@@ -281,7 +326,7 @@ impl ExponentialHistogram {
     }
 
     fn bound(&self, octave: i32, k: usize) -> f64 {
-        let mantissa = self.edges[k];
+        let mantissa = self.tables.edges[k];
         let bound = libm::scalbn(1.0 + mantissa as f64 / (1u64 << 52) as f64, octave);
         if bound.is_finite() { bound } else { f64::MAX }
     }
@@ -314,12 +359,11 @@ impl ExponentialHistogram {
 
     /// Appends the histogram to a snapshot; equal histograms give equal bytes.
     pub fn encode(&self, writer: &mut Writer) {
-        let width = 1usize << self.scale;
         writer.u8(self.scale);
         writer.u64(self.zero);
-        for side in [&self.positive, &self.negative] {
-            writer.len(side.pages(width).count());
-            for (octave, counts) in side.pages(width) {
+        for sign in 0..2 {
+            writer.len(self.side(sign).count());
+            for (octave, counts) in self.side(sign) {
                 writer.u64((octave - LOWEST_OCTAVE) as u64);
                 counts.iter().for_each(|count| writer.u64(*count));
             }
@@ -332,10 +376,10 @@ impl ExponentialHistogram {
     /// `Decode` for bytes that no `encode` wrote.
     pub fn decode(reader: &mut Reader<'_>) -> Result<Self> {
         let mut out = Self::new(reader.u8()?).map_err(|error| Error::decode(error.message))?;
-        let width = 1usize << out.scale;
+        let width = out.width();
         out.zero = reader.u64()?;
         let mut total = out.zero;
-        for positive in [true, false] {
+        for sign in 0..2 {
             let pages = reader.len(width + 1)?;
             let mut last = None;
             for _ in 0..pages {
@@ -344,9 +388,8 @@ impl ExponentialHistogram {
                     return Err(Error::decode(format!("octave {at} of a histogram is out of range or out of order")));
                 }
                 last = Some(at);
-                let side = if positive { &mut out.positive } else { &mut out.negative };
-                let start = side.page(at as i32 + LOWEST_OCTAVE, width) * width;
-                for count in &mut side.counts[start..start + width] {
+                let start = out.page(sign, at as i32 + LOWEST_OCTAVE);
+                for count in &mut out.counts[start..start + width] {
                     *count = reader.u64()?;
                     total = total.checked_add(*count).ok_or_else(|| Error::decode("the counts of a histogram do not fit 64 bits"))?;
                 }
