@@ -24,6 +24,8 @@ Frame: TypeAlias = Any
 
 ROWS = 1 << 18
 """Rows per stream: enough to make the border cheap, few enough to bound memory."""
+STREAMED_ROWS = 1 << 16
+"""Rows polars holds per batch while it streams; its own read-ahead of row groups comes on top."""
 
 _KINDS = "a polars, pandas or pyarrow table, a LazyFrame, a DuckDB relation, a Parquet or CSV path, or a dict of arrays"
 
@@ -82,7 +84,7 @@ def _scan(path: str | Path) -> pl.LazyFrame:
         return pl.scan_csv(text, separator="\t" if suffix == "tsv" else ",", try_parse_dates=True)
     if suffix in {"arrow", "ipc", "feather"}:
         return pl.scan_ipc(text)
-    return pl.scan_parquet(text)
+    return pl.scan_parquet(text, low_memory=True)
 
 
 def _lazy(frame: pl.LazyFrame) -> Iterator[Any]:
@@ -92,7 +94,7 @@ def _lazy(frame: pl.LazyFrame) -> Iterator[Any]:
         with warnings.catch_warnings():
             # `collect_batches` is marked unstable; the lock file pins the polars it is tested with.
             warnings.simplefilter("ignore")
-            batches = frame.collect_batches(chunk_size=ROWS, maintain_order=True, lazy=True)
+            batches = frame.collect_batches(chunk_size=STREAMED_ROWS, maintain_order=True, lazy=True)
         empty = True
         for batch in batches:
             if batch.height:

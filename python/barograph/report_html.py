@@ -114,7 +114,8 @@ def _column(column: dict[str, Any], rows: list[dict[str, Any]], settings: dict[s
         f'data-score="{column["score"] or 0:.9g}" data-nulls="{abs(change or 0):.9g}"><summary>'
         f'<span class="badge">{glyph(verdict)} {word}</span><span class="name">{name}'
         f"<small>{escape(column['role'])}, {escape(column['kind'])}</small></span>"
-        f'<span class="limits">{limits}</span><span class="nulls">{"" if change is None else f"{100 * change:+.1f} pt"}</span></summary>'
+        f'<span class="limits">{limits}</span><span class="nulls{" moved" if nulls.get("verdict") in ("warning", "critical") else ""}">'
+        f"{'' if change is None else f'{100 * change:+.1f} pt'}</span></summary>"
         f'<div class="panel">{reason}{_histogram(column["bars"], name)}{tables}</div></details>'
     )
 
@@ -125,11 +126,12 @@ def _rank(verdict: str | None) -> int:
 
 
 def _method(row: dict[str, Any]) -> str:
-    limits = "" if row["lower"] is None or row["upper"] is None else f"{_number(row['lower'])} to {_number(row['upper'])}"
+    limits = "" if row["lower"] is None or row["upper"] is None else f"{row['lower']:.3g} to {row['upper']:.3g}"
     if limits and row["interval"] == "certain":
         limits += " (certain)"
     verdict = f"{glyph(row['verdict'])} {row['verdict']}" if row["verdict"] else ""
-    cells = [row["method"].replace("_", " "), _number(row["value"]), limits, verdict, _number(row["adjusted_p"]), row["reason"] or ""]
+    p = "" if row["adjusted_p"] is None else "< 1e-15" if row["adjusted_p"] < 1e-15 else f"{row['adjusted_p']:.2g}"
+    cells = [row["method"].replace("_", " "), _number(row["value"]), limits, verdict, p, row["reason"] or ""]
     return "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
 
 
@@ -173,7 +175,8 @@ def _limits(psi: dict[str, Any], tolerances: list[float]) -> str:
 def _histogram(bars: dict[str, Any] | None, name: str) -> str:
     if not bars:
         return ""
-    legend = '<p class="legend"><span class="was">reference</span> <span class="now">current</span></p>'
+    kind = "legend" if bars["edges"] else "legend names"
+    legend = f'<p class="{kind}"><span class="was">reference</span> <span class="now">current</span></p>'
     return legend + (_area(bars, name) if bars["edges"] else _names(bars, name))
 
 
@@ -221,7 +224,7 @@ def _names(bars: dict[str, Any], name: str) -> str:
     for at, label in enumerate(bars["labels"]):
         y = at * height
         was, now = bars["reference"][at], bars["current"][at]
-        short = label if len(label) <= 24 else label[:23] + "…"
+        short = label if len(label) <= 20 else label[:19] + "…"
         lines += (
             f"<g><title>{escape(label)}: reference {_percent(was)}, current {_percent(now)}</title>"
             f'<text x="{left - 8}" y="{y + 15}" text-anchor="end">{escape(short)}</text>'

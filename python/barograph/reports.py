@@ -98,7 +98,9 @@ class DriftReport:
         columns = sorted_columns(self._document)
         name_width = min(max([6, *(_cells(_plain(column["column"])) for column in columns)]), max(12, width // 4))
         methods = {(row["column"], row["method"]): row for row in self._document["rows"]}
-        lines = [_paint("1", f"  {'column':<{name_width}}  {'verdict':<14}{'psi':>8}  {'nulls':>15}  reason", color)]
+        beside = width - name_width - 4 - 14 - 8 - 2 - 15 - 2
+        heading = f"  {'column':<{name_width}}  {'verdict':<14}{'psi':>8}  {'nulls':>15}" + ("  reason" if beside >= 40 else "")
+        lines = [_paint("1", heading, color)]
         for column in columns:
             psi, nulls = methods.get((column["column"], "psi"), {}), methods.get((column["column"], "null_share"), {})
             verdict = column["verdict"]
@@ -106,9 +108,11 @@ class DriftReport:
             value = "" if psi.get("value") is None else f"{psi['value']:.3f}"
             change = "" if nulls.get("value") is None else f"{100 * nulls['value']:+.1f} points"
             head = f"  {_fit(_plain(column['column']), name_width)}  "
-            tail = f"{value:>8}  {change:>15}  {_plain(column['reason'] or '')}"
-            room = width - name_width - 4 - 14
-            lines.append(head + _paint(_COLOURS.get(verdict or "", "2"), f"{mark:<14}", color) + _fit(tail, room).rstrip())
+            reason = _plain(column["reason"] or "")
+            tail = f"{value:>8}  {change:>15}" + (f"  {_fit(reason, beside)}" if beside >= 40 else "")
+            lines.append(head + _paint(_COLOURS.get(verdict or "", "2"), f"{mark:<14}", color) + tail.rstrip())
+            if reason and beside < 40:
+                lines.append(_paint("2", _fit(f"    {reason}", width).rstrip(), color))
         lines += ["", _paint("1", self.summary(), color)]
         lines += [
             f"{self._document['n_current']:,} rows against {self._document['n_reference']:,}, reference {self._document['reference'][:8]}"
