@@ -7,7 +7,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from barograph.reports import glyph, sorted_columns
+from barograph.verdicts import glyph, rank, sorted_columns
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 _W, _H = 640, 200
@@ -110,7 +110,7 @@ def _column(column: dict[str, Any], rows: list[dict[str, Any]], settings: dict[s
     )
     reason = f'<p class="reason">{escape(column["reason"])}</p>' if column["reason"] else ""
     return (
-        f'<details class="col {_class(verdict)}" data-name="{name}" data-verdict="{word}" data-rank="{_rank(verdict)}" '
+        f'<details class="col {_class(verdict)}" data-name="{name}" data-verdict="{word}" data-rank="{rank(verdict)}" '
         f'data-score="{column["score"] or 0:.9g}" data-nulls="{abs(change or 0):.9g}"><summary>'
         f'<span class="badge">{glyph(verdict)} {word}</span><span class="name">{name}'
         f"<small>{escape(column['role'])}, {escape(column['kind'])}</small></span>"
@@ -118,11 +118,6 @@ def _column(column: dict[str, Any], rows: list[dict[str, Any]], settings: dict[s
         f"{'' if change is None else f'{100 * change:+.1f} pt'}</span></summary>"
         f'<div class="panel">{reason}{_histogram(column["bars"], name)}{tables}</div></details>'
     )
-
-
-def _rank(verdict: str | None) -> int:
-    order = ["critical", "warning", "info", "insufficient", "invalid", "ok"]
-    return order.index(verdict) if verdict in order else len(order)
 
 
 def _method(row: dict[str, Any]) -> str:

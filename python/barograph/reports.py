@@ -11,15 +11,15 @@ import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from barograph.verdicts import glyph, sorted_columns
+
 if TYPE_CHECKING:
     import polars as pl
 
 __all__ = ["DriftReport"]
 
-_GLYPHS = {"critical": "▲", "warning": "△", "info": "◇", "ok": "●", "insufficient": "○", "invalid": "×"}
+
 _COLOURS = {"critical": "1;31", "warning": "33", "info": "36", "ok": "32", "insufficient": "35", "invalid": "35"}
-_ORDER = {name: rank for rank, name in enumerate(_GLYPHS)}
-_WORST = ["critical", "warning", "info", "insufficient", "invalid", "ok"]
 
 
 class DriftReport:
@@ -104,7 +104,7 @@ class DriftReport:
         for column in columns:
             psi, nulls = methods.get((column["column"], "psi"), {}), methods.get((column["column"], "null_share"), {})
             verdict = column["verdict"]
-            mark = f"{_GLYPHS[verdict]} {verdict}" if verdict else f"· {column['role']}"
+            mark = f"{glyph(verdict)} {verdict}" if verdict else f"· {column['role']}"
             value = "" if psi.get("value") is None else f"{psi['value']:.3f}"
             change = "" if nulls.get("value") is None else f"{100 * nulls['value']:+.1f} points"
             head = f"  {_fit(_plain(column['column']), name_width)}  "
@@ -138,21 +138,6 @@ def rows_frame(rows: list[dict[str, Any]]) -> pl.DataFrame:
     schema |= {"segment": text, "reference": text, "reason": text}
     whole = {name: (pl.Int64() if dtype == time else dtype) for name, dtype in schema.items()}
     return pl.DataFrame(rows, schema=whole).with_columns(pl.col("window_start", "window_end").cast(time))
-
-
-def sorted_columns(document: dict[str, Any]) -> list[dict[str, Any]]:
-    """Worst verdict first, then the highest score, then the order of the frame; what is not tested comes last."""
-
-    def key(column: dict[str, Any]) -> tuple[int, float]:
-        rank = _WORST.index(column["verdict"]) if column["verdict"] else len(_WORST)
-        return rank, -(column["score"] or 0.0)
-
-    return sorted(document["columns"], key=key)
-
-
-def glyph(verdict: str | None) -> str:
-    """The sign of a verdict, so that colour is never the only one."""
-    return _GLYPHS.get(verdict or "", "·")
 
 
 def _paint(code: str, text: str, color: bool) -> str:

@@ -9,11 +9,13 @@ pub mod profile;
 pub mod reference;
 pub mod report;
 pub mod schema;
+pub mod settings;
 pub mod window;
 
-pub use compare::{Settings, compare};
+pub use compare::compare;
 pub use monitor::Monitor;
 pub use profile::{ColumnProfile, Profile};
 pub use reference::{Reference, ReferenceBuilder};
 pub use report::Report;
 pub use schema::{Kind, Role, Schema};
+pub use settings::Settings;

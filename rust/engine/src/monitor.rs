@@ -10,11 +10,12 @@ use barograph_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::alert::{Alert, Alerts, Judgement};
-use crate::compare::{Settings, compare};
+use crate::compare::compare;
 use crate::frame;
 use crate::labels::{LabelJoin, Prediction, doubles, keys};
 use crate::reference::Reference;
 use crate::report::{Method, Report, Row, Verdict};
+use crate::settings::Settings;
 use crate::window::{self, Tile};
 
 /// Tiles kept: more than two years of days.

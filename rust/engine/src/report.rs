@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use crate::compare::Settings;
 use crate::schema::{Kind, Role};
+use crate::settings::Settings;
 
 /// What a row of a report measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

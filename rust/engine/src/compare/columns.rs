@@ -8,11 +8,12 @@ use barograph_core::scores::wasserstein::{Side, wasserstein};
 use barograph_core::scores::{Interval, Score, jensen_shannon, kolmogorov_smirnov, l_infinity, total_variation};
 use barograph_core::sketches::Categories;
 
-use super::{Draft, Judged, Settings, Test, blank, pictures};
+use super::{Draft, Judged, Test, blank, pictures};
 use crate::profile::{ColumnProfile, Content, Numbers, Profile};
 use crate::reference::{Reference, ReferenceColumn};
 use crate::report::{ColumnReport, Method, Moved, Row, Verdict};
 use crate::schema::{Kind, Role};
+use crate::settings::Settings;
 
 /// A bin of the PSI test needs this many rows on the reference's side.
 const LEAST_IN_BIN: u64 = 5;

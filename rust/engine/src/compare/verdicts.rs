@@ -2,8 +2,9 @@
 
 use barograph_core::combination::{benjamini_hochberg, benjamini_yekutieli};
 
-use super::{Combination, Judged, Settings};
+use super::Judged;
 use crate::report::{Row, Verdict};
+use crate::settings::{Combination, Settings};
 
 const SEVERITIES: [Verdict; 3] = [Verdict::Info, Verdict::Warning, Verdict::Critical];
 const WARNING: usize = 1;
