@@ -106,7 +106,8 @@ class DriftReport:
             verdict = column["verdict"]
             mark = f"{glyph(verdict)} {verdict}" if verdict else f"· {column['role']}"
             value = "" if psi.get("value") is None else f"{psi['value']:.3f}"
-            change = "" if nulls.get("value") is None else f"{100 * nulls['value']:+.1f} points"
+            moved = nulls.get("value") or 0.0
+            change = f"{100 * moved:+.1f} points" if abs(moved) >= 0.0005 else ""
             head = f"  {_fit(_plain(column['column']), name_width)}  "
             reason = _plain(column["reason"] or "")
             tail = f"{value:>8}  {change:>15}" + (f"  {_fit(reason, beside)}" if beside >= 40 else "")

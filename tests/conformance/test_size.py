@@ -1,7 +1,7 @@
 """The size of the PSI test at its boundary: true PSI equal to the tolerance, level 1 %.
 
-20,000 seeded repetitions per setting; a right test stays below 1.25 % (each fails by chance with probability 2e-4). The plain noncentral test,
-without the variance adapted, is held beside it to show that the shapes are the ones that break it.
+20,000 seeded repetitions per setting; a right test stays below 1.25 % (each fails by chance with probability 2e-4). The plain noncentral
+test, without the variance adapted, is held beside it to show that the shapes are the ones that break it.
 """
 
 import barograph as bg

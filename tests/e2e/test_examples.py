@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,9 @@ def test_python_on_pages(page):
 def test_docstrings(module):
     failed, _ = doctest.testmod(importlib.import_module(module))
     assert failed == 0
+
+
+@pytest.mark.parametrize("program", sorted((ROOT / "examples").glob("*.py")), ids=lambda program: program.name)
+def test_programs(program, capsys):
+    runpy.run_path(str(program))
+    assert "PSI is above" in capsys.readouterr().out
