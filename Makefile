@@ -16,7 +16,7 @@ DENY := $(CACHE)/tools/bin/cargo-deny
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-check-tools:
+check-tools: ## what has to be on the machine
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "barograph needs Python 3.11 or newer: install it or say PYTHON=/path/to/python3"; exit 2; }
 	@command -v cargo >/dev/null || { echo "barograph needs Rust: install it from https://rustup.rs and open a new shell"; exit 2; }
 
@@ -40,17 +40,17 @@ $(VENV)/built.stamp: $(VENV)/test.stamp $(RUST_SOURCES)
 	@touch $@
 
 develop: $(VENV)/built.stamp ## set up .venv and build the extension
-develop-lint: develop $(VENV)/lint.stamp
+develop-lint: develop $(VENV)/lint.stamp ## develop, and the tools of lint
 
 demo: develop ## replay a year of flights through a monitored model
 	$(BIN)/barograph demo
 
 test: test-rust test-python ## set up everything and pass the tests
 
-test-rust: check-tools
+test-rust: check-tools ## the Rust tests
 	cargo test --release --locked -q -p barograph-core -p barograph-engine
 
-test-python: develop
+test-python: develop ## the Python tests
 	$(BIN)/python -m pytest
 
 lint: develop-lint ## format, clippy, ruff

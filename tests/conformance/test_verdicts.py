@@ -55,15 +55,38 @@ def test_few_rows_are_insufficient_not_ok():
     assert report.unjudged == ["x"]
 
 
-def test_an_insufficient_column_does_not_weaken_the_others():
-    a, b = normal(3000, 1), normal(3000, 2, 0.45)
-    thin = pl.Series([1.0] * 50 + [None] * 2950)
-    alone = bg.compare(bg.Reference({"x": a}), {"x": b}).to_frame().filter(pl.col("column") == "x", pl.col("method") == "psi")
-    reference = bg.Reference({"x": a} | {f"thin{i}": thin for i in range(3)})
-    assert reference.rows == 3000
-    with_thin = bg.compare(reference, {"x": b} | {f"thin{i}": thin for i in range(3)}).to_frame()
-    with_thin = with_thin.filter(pl.col("column") == "x", pl.col("method") == "psi")
-    assert alone["verdict"][0] == with_thin["verdict"][0] == "warning"
+def adjusted(report, column, method="psi"):
+    frame = report.to_frame().filter(pl.col("column") == column, pl.col("method") == method)
+    return frame["p_value"][0], frame["adjusted_p"][0]
+
+
+def test_p_values_are_combined_inside_a_column_and_over_columns():
+    a, b = normal(3000, 1), normal(3000, 2, 0.42)
+    p, alone = adjusted(bg.compare(bg.Reference({"x": a}), {"x": b}), "x")
+    # Four tested rows: PSI and three shares.
+    assert alone == pytest.approx(4 * p)
+    steady = {f"s{i}": normal(3000, 10 + i) for i in range(9)}
+    moved = {f"s{i}": normal(3000, 30 + i) for i in range(9)}
+    _, among_ten = adjusted(bg.compare(bg.Reference({"x": a} | steady), {"x": b} | moved), "x")
+    assert among_ten == pytest.approx(min(1, 10 * alone))
+    _, by = adjusted(bg.compare(bg.Reference({"x": a} | steady), {"x": b} | moved, combination="by"), "x")
+    assert by == pytest.approx(min(1, among_ten * sum(1 / j for j in range(1, 11))))
+
+
+def test_a_column_with_too_few_values_does_not_weaken_the_others():
+    a, b = normal(3000, 1), normal(3000, 2, 0.42)
+    thin = pl.Series([*normal(50, 3), *[None] * 2950])
+    _, alone = adjusted(bg.compare(bg.Reference({"x": a}), {"x": b}), "x")
+    sides = [{"x": x} | {f"thin{i}": thin for i in range(3)} for x in (a, b)]
+    report = bg.compare(bg.Reference(sides[0]), sides[1])
+    assert adjusted(report, "x")[1] == alone
+    assert report.unjudged == ["thin0", "thin1", "thin2"]
+
+
+def test_duplicated_columns_do_not_change_the_verdict():
+    a, b = normal(3000, 1), normal(3000, 2, 0.5)
+    report = bg.compare(bg.Reference({f"x{i}": a for i in range(8)}), {f"x{i}": b for i in range(8)})
+    assert {column["verdict"] for column in report.to_dict()["columns"]} == {"warning"}
 
 
 def test_ids_times_labels_and_text_never_drift():

@@ -108,6 +108,14 @@ def test_orphans_are_counted_and_nulls_skipped():
     assert monitor.summary(DAY, DAY + timedelta(days=1)).labelled == 0
 
 
+def test_a_label_that_comes_twice_counts_once():
+    frame = rows(500, 1)
+    once, twice = watched([frame], [frame]), watched([frame], [frame, frame.with_columns(y=1 - pl.col("y"))])
+    end = DAY + timedelta(days=1)
+    assert once.summary(DAY, end).labelled == twice.summary(DAY, end).labelled == 500
+    assert once.summary(DAY, end).auc == twice.summary(DAY, end).auc
+
+
 def test_what_is_wrong_is_named():
     monitor = watched([])
     frame = rows(10, 1)

@@ -166,8 +166,8 @@ pub(super) fn judge(reference: &Reference, fixed: &ReferenceColumn, current: &Pr
     };
     drafts.insert(1, context.share(Method::NullShare, (profile.nulls, profile.count), (now.nulls, now.count)));
     report.score = drafts.iter().filter(|draft| draft.row.method == Method::Psi).find_map(|draft| draft.row.value);
-    // Fewer rows than the PSI test could ever judge: such a column must not weaken the others.
-    let in_family = tested && profile.count.min(now.count) >= 10 * settings.unions as u64;
+    // A column whose values are too few to judge must not weaken the others.
+    let in_family = tested && drafts.iter().all(|draft| draft.test.as_ref().is_none_or(|test| test.shortage.is_none()));
     Ok(Judged { report, drafts, in_family })
 }
 

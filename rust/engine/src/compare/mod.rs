@@ -34,7 +34,7 @@ struct Test {
 struct Judged {
     report: ColumnReport,
     drafts: Vec<Draft>,
-    /// Enough rows on both sides to be counted among the columns that are combined.
+    /// Enough ordinary values on both sides to be counted among the columns that are combined.
     in_family: bool,
 }
 

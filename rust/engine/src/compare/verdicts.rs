@@ -1,4 +1,7 @@
 //! One verdict for the frame: Bonferroni inside a column, Benjamini-Hochberg over columns, once per severity.
+//!
+//! A column with too few ordinary values stays out of that family, so that it does not weaken the others; its shares, which
+//! a flood of nulls shows in, are held to Bonferroni over all columns instead.
 
 use barograph_core::combination::{benjamini_hochberg, benjamini_yekutieli};
 
@@ -13,7 +16,6 @@ const WARNING: usize = 1;
 pub(super) fn combine(columns: &mut [Judged], settings: &Settings) {
     let mut severities: Vec<Vec<Option<Verdict>>> = columns.iter().map(|column| vec![None; column.drafts.len()]).collect();
     for (severity, verdict) in SEVERITIES.into_iter().enumerate() {
-        // Bonferroni inside the column; what has too few rows is neither tested nor counted.
         let own: Vec<Vec<Option<f64>>> = columns.iter().map(|column| bonferroni(column, severity)).collect();
         let family: Vec<f64> =
             own.iter().zip(columns.iter()).filter(|(_, column)| column.in_family).filter_map(|(p, _)| least(p)).collect();
@@ -21,10 +23,11 @@ pub(super) fn combine(columns: &mut [Judged], settings: &Settings) {
             Combination::Bh => benjamini_hochberg(&family),
             Combination::By => benjamini_yekutieli(&family),
         };
+        let tested = own.iter().filter(|p| least(p).is_some()).count() as f64;
         for ((column, p), found) in columns.iter_mut().zip(&own).zip(&mut severities) {
             for ((draft, p), found) in column.drafts.iter_mut().zip(p).zip(found) {
                 let Some(p) = p else { continue };
-                let value = adjusted_of(*p, &family, &adjusted);
+                let value = if column.in_family { adjusted_of(*p, &family, &adjusted) } else { (tested * p).min(1.0) };
                 if severity == WARNING {
                     draft.row.adjusted_p = Some(value);
                 }
@@ -56,9 +59,6 @@ pub(super) fn combine(columns: &mut [Judged], settings: &Settings) {
 }
 
 fn bonferroni(column: &Judged, severity: usize) -> Vec<Option<f64>> {
-    if !column.in_family {
-        return vec![None; column.drafts.len()];
-    }
     let tests = || column.drafts.iter().map(|draft| draft.test.as_ref().filter(|test| test.shortage.is_none()));
     let r = tests().flatten().count() as f64;
     tests().map(|test| test.map(|test| (r * test.p[severity]).min(1.0))).collect()
