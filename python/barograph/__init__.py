@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from barograph import errors, scores, sketches
+    from barograph import detectors, errors, scores, sketches
     from barograph._barograph import ColumnProfile, __version__, catalog
     from barograph.drift import compare
     from barograph.monitors import Monitor
@@ -36,7 +36,7 @@ _HOMES = {
     "merge": "profiles",
     "profile": "profiles",
 }
-_MODULES = ("errors", "scores", "sketches")
+_MODULES = ("detectors", "errors", "scores", "sketches")
 
 __all__ = [
     "ColumnProfile",
@@ -48,6 +48,7 @@ __all__ = [
     "__version__",
     "catalog",
     "compare",
+    "detectors",
     "errors",
     "merge",
     "profile",

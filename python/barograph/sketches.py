@@ -69,6 +69,10 @@ class ExponentialHistogram:
         """Adds another histogram's counts; both must have the same scale."""
         self._native.merge(other._native)
 
+    def subtract(self, other: ExponentialHistogram) -> None:
+        """Takes another histogram's counts away again; IncompatibleError where it holds more than this one."""
+        self._native.subtract(other._native)
+
     def to_bytes(self) -> bytes:
         """A snapshot; equal histograms give equal bytes."""
         return self._native.to_bytes()

@@ -1,6 +1,7 @@
 """One word all the way: the catalogue against files, faces, golden rows, bench rows and method pages."""
 
 import json
+import re
 from pathlib import Path
 
 import barograph as bg
@@ -25,4 +26,6 @@ def test_every_place_has_it(family, name):
 def test_faces_are_the_catalogue():
     faces = set(bg.scores.__all__) - {"Score", "share_change"}
     assert faces <= set(bg.catalog()["scores"])
-    assert {"ExponentialHistogram"} == set(bg.sketches.__all__)
+    for family in ("sketches", "detectors"):
+        names = {re.sub(r"(?<!^)([A-Z])", r"_\1", face).lower() for face in getattr(bg, family).__all__}
+        assert names == set(bg.catalog()[family])

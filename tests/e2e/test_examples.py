@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MODULES = [
     "barograph",
+    "barograph.detectors",
     "barograph.monitors",
     "barograph.profiles",
     "barograph.references",

@@ -23,10 +23,12 @@ pub enum SnapshotKind {
     Monitor = 3,
     /// An exponential histogram alone.
     Histogram = 4,
+    /// A detector in the middle of its stream.
+    Detector = 5,
 }
 
 impl SnapshotKind {
-    const ALL: [Self; 4] = [Self::Profile, Self::Reference, Self::Monitor, Self::Histogram];
+    const ALL: [Self; 5] = [Self::Profile, Self::Reference, Self::Monitor, Self::Histogram, Self::Detector];
 
     /// The word for it in messages.
     pub fn name(self) -> &'static str {
@@ -35,6 +37,7 @@ impl SnapshotKind {
             Self::Reference => "reference",
             Self::Monitor => "monitor",
             Self::Histogram => "histogram",
+            Self::Detector => "detector",
         }
     }
 }

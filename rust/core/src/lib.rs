@@ -4,6 +4,7 @@
 pub mod bins;
 pub mod codec;
 pub mod combination;
+pub mod detectors;
 pub mod distributions;
 pub mod error;
 pub mod hash;

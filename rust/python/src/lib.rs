@@ -6,6 +6,7 @@
 #![allow(clippy::needless_pass_by_value)]
 
 mod border;
+mod detectors;
 mod errors;
 mod monitors;
 mod profiles;
@@ -23,6 +24,7 @@ fn catalog(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let families = PyDict::new(py);
     families.set_item("scores", Method::SCORES.iter().map(|(name, _)| *name).collect::<Vec<_>>())?;
     families.set_item("sketches", sketches::NAMES)?;
+    families.set_item("detectors", detectors::NAMES)?;
     Ok(families)
 }
 
@@ -34,5 +36,6 @@ fn _barograph(module: &Bound<'_, PyModule>) -> PyResult<()> {
     references::register(module)?;
     monitors::register(module)?;
     scores::register(module)?;
+    detectors::register(module)?;
     sketches::register(module)
 }

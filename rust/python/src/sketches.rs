@@ -62,6 +62,11 @@ impl PyExponentialHistogram {
         lock(&self.inner).merge(&other).raise()
     }
 
+    fn subtract(&self, other: &Self) -> PyResult<()> {
+        let other = lock(&other.inner).clone();
+        lock(&self.inner).subtract(&other).raise()
+    }
+
     fn to_bytes<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         let mut writer = Writer::new();
         lock(&self.inner).encode(&mut writer);

@@ -306,6 +306,29 @@ impl ExponentialHistogram {
         Ok(())
     }
 
+    /// Takes another histogram's counts away again.
+    ///
+    /// # Errors
+    /// `Incompatible` for another scale or where it holds more than this one; nothing is changed then.
+    pub fn subtract(&mut self, other: &Self) -> Result<()> {
+        self.same_scale(other)?;
+        let mut out = self.clone();
+        let more = || {
+            Error::incompatible("the histogram to subtract holds values that are not in this one").hint("subtract what was merged before")
+        };
+        out.zero = out.zero.checked_sub(other.zero).ok_or_else(more)?;
+        for sign in 0..2 {
+            for (octave, counts) in other.side(sign) {
+                let start = out.page(sign, octave);
+                for (to, from) in out.counts[start..].iter_mut().zip(counts) {
+                    *to = to.checked_sub(*from).ok_or_else(more)?;
+                }
+            }
+        }
+        *self = out;
+        Ok(())
+    }
+
     /// The cells that hold values, ascending.
     pub fn cells(&self) -> Vec<Cell> {
         let mut out = Vec::new();
