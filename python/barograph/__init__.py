@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from barograph import detectors, errors, scores, sketches
+    from barograph import detectors, errors, metrics, scores, sketches
     from barograph._barograph import ColumnProfile, __version__, catalog
     from barograph.drift import compare
     from barograph.monitors import Monitor
@@ -36,7 +36,7 @@ _HOMES = {
     "merge": "profiles",
     "profile": "profiles",
 }
-_MODULES = ("detectors", "errors", "scores", "sketches")
+_MODULES = ("detectors", "errors", "metrics", "scores", "sketches")
 
 __all__ = [
     "ColumnProfile",
@@ -51,6 +51,7 @@ __all__ = [
     "detectors",
     "errors",
     "merge",
+    "metrics",
     "profile",
     "scores",
     "sketches",

@@ -10,7 +10,12 @@ import pytest
 ROOT = Path(__file__).parents[2]
 NAMES = [(family, name) for family, names in bg.catalog().items() for name in names]
 SHARES = {"null_share", "nonfinite_share", "out_of_range_share", "unseen_share"}
-DERIVED = {"wasserstein_normalised": "wasserstein", "psi_total": "psi", **dict.fromkeys(SHARES, "share")}
+DERIVED = {
+    **{f"{kind}_metrics": kind for kind in ("binary", "multiclass", "regression")},
+    "wasserstein_normalised": "wasserstein",
+    "psi_total": "psi",
+    **dict.fromkeys(SHARES, "share"),
+}
 
 
 @pytest.mark.parametrize(("family", "name"), NAMES)
@@ -26,6 +31,6 @@ def test_every_place_has_it(family, name):
 def test_faces_are_the_catalogue():
     faces = set(bg.scores.__all__) - {"Score", "share_change"}
     assert faces <= set(bg.catalog()["scores"])
-    for family in ("sketches", "detectors"):
+    for family in ("sketches", "detectors", "metrics"):
         names = {re.sub(r"(?<!^)([A-Z])", r"_\1", face).lower() for face in getattr(bg, family).__all__}
         assert names == set(bg.catalog()[family])

@@ -13,6 +13,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MODULES = [
     "barograph",
     "barograph.detectors",
+    "barograph.metrics",
     "barograph.monitors",
     "barograph.profiles",
     "barograph.references",

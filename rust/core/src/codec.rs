@@ -25,10 +25,12 @@ pub enum SnapshotKind {
     Histogram = 4,
     /// A detector in the middle of its stream.
     Detector = 5,
+    /// Metrics of predictions.
+    Metrics = 6,
 }
 
 impl SnapshotKind {
-    const ALL: [Self; 5] = [Self::Profile, Self::Reference, Self::Monitor, Self::Histogram, Self::Detector];
+    const ALL: [Self; 6] = [Self::Profile, Self::Reference, Self::Monitor, Self::Histogram, Self::Detector, Self::Metrics];
 
     /// The word for it in messages.
     pub fn name(self) -> &'static str {
@@ -38,6 +40,7 @@ impl SnapshotKind {
             Self::Monitor => "monitor",
             Self::Histogram => "histogram",
             Self::Detector => "detector",
+            Self::Metrics => "metrics",
         }
     }
 }

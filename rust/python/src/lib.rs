@@ -8,6 +8,7 @@
 mod border;
 mod detectors;
 mod errors;
+mod metrics;
 mod monitors;
 mod profiles;
 mod references;
@@ -25,6 +26,7 @@ fn catalog(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     families.set_item("scores", Method::SCORES.iter().map(|(name, _)| *name).collect::<Vec<_>>())?;
     families.set_item("sketches", sketches::NAMES)?;
     families.set_item("detectors", detectors::NAMES)?;
+    families.set_item("metrics", metrics::NAMES)?;
     Ok(families)
 }
 
@@ -37,5 +39,6 @@ fn _barograph(module: &Bound<'_, PyModule>) -> PyResult<()> {
     monitors::register(module)?;
     scores::register(module)?;
     detectors::register(module)?;
+    metrics::register(module)?;
     sketches::register(module)
 }

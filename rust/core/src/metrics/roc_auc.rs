@@ -5,13 +5,13 @@ use crate::error::Result;
 use crate::scores::{Interval, Score};
 
 /// Cells per octave of `min(s, 1 - s)`: log-linear, so that rare events keep their resolution.
-const PER_OCTAVE: usize = 64;
-const OCTAVES: usize = 32;
+const PER_OCTAVE: usize = 128;
+const OCTAVES: usize = 24;
 const HALF: usize = OCTAVES * PER_OCTAVE + 1;
 
 /// Counts of scores in [0, 1] per label, from which the AUC follows within a certain interval.
 ///
-/// Adding is exact and free of order. About 32 KB once used; 2 ns per value.
+/// Adding is exact and free of order. About 100 KB once used; 2 ns per value.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RocAuc {
     counts: [Vec<u64>; 2],
@@ -22,13 +22,18 @@ impl RocAuc {
     fn cell(score: f64) -> usize {
         let low = score.min(1.0 - score);
         let bits = low.max(libm::exp2(-(OCTAVES as f64))).to_bits();
-        // 6 mantissa bits: 64 equal cells in each octave below one half.
-        let at = ((bits >> 46) as usize).saturating_sub((1023 - OCTAVES) << 6).min(HALF - 1);
+        // 7 mantissa bits: 128 equal cells in each octave below one half.
+        let at = ((bits >> 45) as usize).saturating_sub((1023 - OCTAVES) << 7).min(HALF - 1);
         if score <= 0.5 { at } else { 2 * HALF - 1 - at }
     }
 
     /// Counts a score with its label. Scores outside [0, 1] and NaN are refused: false.
     pub fn update(&mut self, score: f64, positive: bool) -> bool {
+        self.add(score, positive, 1)
+    }
+
+    /// Counts `count` scores at once.
+    pub(super) fn add(&mut self, score: f64, positive: bool, count: u64) -> bool {
         if !(0.0..=1.0).contains(&score) {
             return false;
         }
@@ -36,7 +41,7 @@ impl RocAuc {
         if counts.is_empty() {
             counts.resize(2 * HALF, 0);
         }
-        counts[Self::cell(score)] += 1;
+        counts[Self::cell(score)] += count;
         true
     }
 
@@ -57,16 +62,21 @@ impl RocAuc {
     ///
     /// `None` while a class is missing. Range [0, 1]. Source: DeLong, DeLong & Clarke-Pearson, Biometrics 1988.
     pub fn score(&self, confidence: f64) -> Option<Score> {
+        self.scaled(confidence, 1.0)
+    }
+
+    /// As [`score`](Self::score), each count standing for `unit` rows.
+    pub(super) fn scaled(&self, confidence: f64, unit: f64) -> Option<Score> {
         let (negatives, positives) = self.totals();
         if negatives == 0 || positives == 0 {
             return None;
         }
-        let (n, p) = (negatives as f64, positives as f64);
+        let (n, p) = (negatives as f64 * unit, positives as f64 * unit);
         let (mut below, mut low, mut tied) = (0.0f64, 0.0f64, 0.0f64);
         let mut above_positive = p;
         let (mut square_positive, mut square_negative) = (0.0f64, 0.0f64);
         for (neg, pos) in self.counts[0].iter().zip(&self.counts[1]) {
-            let (neg, pos) = (*neg as f64, *pos as f64);
+            let (neg, pos) = (*neg as f64 * unit, *pos as f64 * unit);
             above_positive -= pos;
             low += pos * below;
             tied += pos * neg;
@@ -86,6 +96,32 @@ impl RocAuc {
             p_value: None,
             contributions: Vec::new(),
         })
+    }
+
+    /// Average precision: positives and negatives of a cell are taken as evenly mixed. `None` without positives.
+    ///
+    /// Within 1e-3 of the exact value; scores that are tied in bulk are where it is largest. Range [0, 1].
+    pub fn average_precision(&self) -> Option<f64> {
+        let (_, positives) = self.totals();
+        if positives == 0 {
+            return None;
+        }
+        let (mut found, mut taken, mut sum) = (0.0f64, 0.0f64, 0.0f64);
+        let empty = Vec::new();
+        let negatives = if self.counts[0].is_empty() { &empty } else { &self.counts[0] };
+        for (at, pos) in self.counts[1].iter().enumerate().rev() {
+            let (p, n) = (*pos as f64, negatives.get(at).map_or(0.0, |n| *n as f64));
+            let size = p + n;
+            if p > 0.0 {
+                // The integral of precision over the cell, precision moving from found/taken to (found+p)/(taken+size).
+                let share = p / size;
+                let mixed = if taken > 0.0 { share + (found - taken * share) / size * libm::log1p(size / taken) } else { share };
+                sum += p * mixed;
+            }
+            found += p;
+            taken += size;
+        }
+        Some((sum / positives as f64).clamp(0.0, 1.0))
     }
 
     /// Appends the counts to a snapshot.
