@@ -1,4 +1,4 @@
-"""Each sketch of the catalogue beside numpy: exponential_histogram."""
+"""Each sketch of the catalogue beside numpy: exponential_histogram, kll, hll."""
 
 import barograph as bg
 import numpy as np
@@ -18,3 +18,18 @@ def test_numpy_sort(benchmark):
 def test_numpy_histogram(benchmark):
     edges = np.geomspace(X.min(), X.max(), 1001)
     benchmark.pedantic(np.histogram, (X, edges), rounds=2)
+
+
+def test_kll_from_a_histogram(benchmark):
+    h = bg.sketches.ExponentialHistogram(6)
+    h.update_many(X)
+    benchmark(bg.sketches.Kll.from_histogram, h)
+
+
+def test_kll(benchmark):
+    benchmark.pedantic(lambda: bg.sketches.Kll().update_many(X), rounds=2)
+
+
+def test_hll(benchmark):
+    values = np.arange(len(X))
+    benchmark.pedantic(lambda: bg.sketches.Hll().update_many(values), rounds=3)

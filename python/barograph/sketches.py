@@ -3,6 +3,8 @@
 | sketch | answers | error | merge |
 |---|---|---|---|
 | `ExponentialHistogram` | quantiles, counts per cell | 0.54 % of the value at scale 6 | exact, any order |
+| `Kll` | quantiles, for Apache DataSketches | 1.65 % of ranks at k = 200 | within its error |
+| `Hll` | distinct values, for Apache DataSketches | 1.62 % at lg_k = 12 | exact, any order |
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from barograph.profiles import _bytes
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-__all__ = ["ExponentialHistogram"]
+__all__ = ["ExponentialHistogram", "Hll", "Kll"]
 
 
 class ExponentialHistogram:
@@ -82,4 +84,112 @@ class ExponentialHistogram:
         """Reads a snapshot. Raises SnapshotError for anything else."""
         out = cls.__new__(cls)
         out._native = _barograph.ExponentialHistogram.from_bytes(_bytes(data))
+        return out
+
+
+class Kll:
+    """Quantiles in the bytes of Apache DataSketches' `kll_doubles_sketch`: what other systems read, and what they wrote.
+
+    k: 8 to 65,535; 200 keeps two-sided ranks within 1.65 %. `from_histogram` makes one from cells already counted, so it costs
+    nothing per event; the histogram's relative error comes on top. NaN and infinities are left out.
+    """
+
+    def __init__(self, k: int = 200) -> None:
+        if not isinstance(k, int) or not 8 <= k <= 65_535:
+            raise InvalidArgumentError(f"`k` must be an integer in [8, 65535], got {k!r}", "200 keeps ranks within 1.65 %")
+        self._native = _barograph.Kll(k)
+
+    @classmethod
+    def _of(cls, native: _barograph.Kll) -> Kll:
+        out = cls.__new__(cls)
+        out._native = native
+        return out
+
+    @classmethod
+    def from_histogram(cls, histogram: ExponentialHistogram, k: int = 200) -> Kll:
+        """From the cells of a histogram."""
+        return cls._of(_barograph.Kll.from_histogram(histogram._native, cls(k).k))
+
+    def update_many(self, values: ArrayLike) -> None:
+        """Adds the values of an array."""
+        import numpy as np
+
+        self._native.update_many(np.ascontiguousarray(values, dtype=np.float64).reshape(-1))
+
+    @property
+    def count(self) -> int:
+        """Values seen."""
+        return self._native.count
+
+    @property
+    def k(self) -> int:
+        """The parameter."""
+        return self._native.k
+
+    def quantile(self, q: float) -> float | None:
+        """The smallest kept value with rank at least q * count; None when empty."""
+        return self._native.quantile(q)
+
+    def merge(self, other: Kll) -> None:
+        """Adds another sketch; the smaller k stays."""
+        self._native.merge(other._native)
+
+    def to_bytes(self) -> bytes:
+        """Bytes for `kll_doubles_sketch.deserialize`."""
+        return self._native.to_bytes()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Kll:
+        """Reads what `kll_doubles_sketch.serialize` wrote. Raises SnapshotError for anything else."""
+        return cls._of(_barograph.Kll.from_bytes(_bytes(data)))
+
+
+class Hll:
+    """Distinct values in the bytes of Apache DataSketches' `hll_sketch`; 2**lg_k registers, lg_k from 4 to 21.
+
+    The state does not depend on order, so merged shards equal one stream. Integers, floats and text hash as in DataSketches.
+
+    >>> h = Hll()
+    >>> h.update_many(["a", "b", "a"])
+    >>> round(h.estimate)
+    2
+    """
+
+    def __init__(self, lg_k: int = 12) -> None:
+        if not isinstance(lg_k, int) or not 4 <= lg_k <= 21:
+            raise InvalidArgumentError(f"`lg_k` must be an integer in [4, 21], got {lg_k!r}", "12 gives 1.62 % in 4 KB")
+        self._native = _barograph.Hll(lg_k)
+
+    def update_many(self, values: ArrayLike) -> None:
+        """Adds the values of an array of integers, floats or text."""
+        import numpy as np
+
+        array = np.asarray(values).reshape(-1)
+        if array.dtype.kind in "bi" or (array.dtype.kind == "u" and array.dtype.itemsize < 8):
+            self._native.update_integers(np.ascontiguousarray(array, dtype=np.int64))
+        elif array.dtype.kind == "u":
+            self._native.update_integers(np.ascontiguousarray(array).view(np.int64))
+        elif array.dtype.kind == "f":
+            self._native.update_doubles(np.ascontiguousarray(array, dtype=np.float64))
+        else:
+            self._native.update_names([str(value) for value in array])
+
+    @property
+    def estimate(self) -> float:
+        """The estimated number of distinct values."""
+        return self._native.estimate
+
+    def merge(self, other: Hll) -> None:
+        """Adds another sketch's values; both must have the same lg_k."""
+        self._native.merge(other._native)
+
+    def to_bytes(self) -> bytes:
+        """Bytes for `hll_sketch.deserialize`."""
+        return self._native.to_bytes()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Hll:
+        """Reads what `hll_sketch` wrote, of any type. Raises SnapshotError for anything else."""
+        out = cls.__new__(cls)
+        out._native = _barograph.Hll.from_bytes(_bytes(data))
         return out

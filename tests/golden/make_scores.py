@@ -153,4 +153,4 @@ if __name__ == "__main__":
     scores += ["l_infinity", "kolmogorov_smirnov", "wasserstein", "wasserstein_normalised"]
     document = {"covers": scores, "numbers": {k: numbers(v) for k, v in pairs.NUMBERS.items()}}
     write("scores.json", {**document, "names": {k: names(v) for k, v in pairs.NAMES.items()}, **tails()})
-    write("sketches.json", {"covers": ["exponential_histogram"], "cells": cells()})
+    write("sketches.json", {"covers": ["exponential_histogram", "kll", "hll"], "cells": cells()})

@@ -111,3 +111,15 @@ def test_psi_total_does_not_depend_on_the_number_of_rows():
     want = float(np.sum((mixed[0] - mixed[1]) * np.log(mixed[0] / mixed[1])))
     assert values == [close(want, rel=1e-12)] * 3
     assert math.isfinite(want)
+
+
+NANNYML = json.loads((Path(__file__).parent / "nannyml.json").read_text())["pairs"]
+
+
+@pytest.mark.parametrize("name", NANNYML)
+def test_distances_are_those_of_nannyml_on_its_counts(name):
+    golden = NANNYML[name]
+    a, b = golden["reference"], golden["current"]
+    assert bg.scores.jensen_shannon(a, b).value == close(golden["jensen_shannon"], rel=1e-9)
+    if "l_infinity" in golden:
+        assert bg.scores.l_infinity(a, b).value == close(golden["l_infinity"], rel=1e-9)

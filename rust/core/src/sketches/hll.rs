@@ -12,6 +12,10 @@ use crate::hash::{DATASKETCHES_SEED, murmur3_x64_128};
 const ADDRESS_BITS: u32 = 26;
 const ADDRESS_MASK: u32 = (1 << ADDRESS_BITS) - 1;
 const MAX_VALUE: u32 = 63;
+/// Family and flags of the bytes of Apache `DataSketches`.
+const HLL_FAMILY: u8 = 7;
+const HLL_EMPTY: u8 = 4;
+const OUT_OF_ORDER: u8 = 16;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
@@ -105,6 +109,121 @@ impl Hll {
                 m * m / (2.0 * std::f64::consts::LN_2 * z)
             }
         }
+    }
+
+    /// The largest value per register.
+    fn registers(&self) -> Vec<u8> {
+        match &self.state {
+            State::Registers(registers) => registers.clone(),
+            State::Coupons(coupons) => {
+                let mut registers = vec![0; 1 << self.lg_k];
+                coupons.iter().for_each(|coupon| raise(&mut registers, *coupon));
+                registers
+            }
+        }
+    }
+
+    /// Bytes that `hll_sketch` of Apache `DataSketches` reads: `HLL_8`, without the history that depends on order.
+    pub fn to_datasketches(&self) -> Vec<u8> {
+        let registers = self.registers();
+        let sum = |wanted: fn(u8) -> bool| {
+            registers.iter().filter(|value| wanted(**value)).map(|value| libm::exp2(-f64::from(*value))).sum::<f64>()
+        };
+        let zeros: u32 = registers.iter().map(|value| u32::from(*value == 0)).sum();
+        let mut out = vec![
+            10,
+            1,
+            HLL_FAMILY,
+            self.lg_k,
+            0,
+            OUT_OF_ORDER | if zeros == registers.len() as u32 { HLL_EMPTY } else { 0 },
+            0,
+            2 | 2 << 2,
+        ];
+        for number in [self.estimate(), sum(|value| value < 32), sum(|value| value >= 32)] {
+            out.extend(number.to_le_bytes());
+        }
+        out.extend(zeros.to_le_bytes());
+        out.extend(0u32.to_le_bytes());
+        out.extend(registers);
+        out
+    }
+
+    /// Reads bytes that `hll_sketch` wrote: lists, sets, `HLL_4`, `HLL_6` and `HLL_8`.
+    ///
+    /// # Errors
+    /// `Decode`, saying what is wrong with them.
+    pub fn from_datasketches(bytes: &[u8]) -> Result<Self> {
+        let cut = || Error::decode("the HLL bytes are cut short");
+        let word =
+            |at: usize| bytes.get(at..at + 4).and_then(|word| word.first_chunk()).map(|word| u32::from_le_bytes(*word)).ok_or_else(cut);
+        let [_, version, family, lg_k, lg_arr, flags, current, mode, ..] = *bytes else { return Err(cut()) };
+        if family != HLL_FAMILY || version != 1 {
+            return Err(Error::decode(format!("expected HLL bytes (family {HLL_FAMILY}), got family {family}, version {version}"))
+                .hint("pass what an hll_sketch wrote"));
+        }
+        let mut out = Self::new(lg_k).map_err(|error| Error::decode(error.message))?;
+        let coupons = |out: &mut Self, start: usize, most: usize| {
+            for at in 0..most {
+                let coupon = word(start + 4 * at)?;
+                if coupon != 0 {
+                    out.add(coupon);
+                }
+            }
+            Ok::<(), Error>(())
+        };
+        match mode & 3 {
+            _ if flags & HLL_EMPTY != 0 && mode & 3 != 2 => {}
+            0 => coupons(&mut out, 8, usize::from(current))?,
+            1 => {
+                let compact = flags & 8 != 0;
+                let count = if compact { word(8)? as usize } else { 1usize.checked_shl(u32::from(lg_arr)).unwrap_or(usize::MAX) };
+                if count > bytes.len() / 4 {
+                    return Err(cut());
+                }
+                coupons(&mut out, 12, count)?;
+            }
+            2 => {
+                let k = 1usize << lg_k;
+                let data = bytes.get(40..).ok_or_else(cut)?;
+                let mut registers = vec![0u8; k];
+                match mode >> 2 & 3 {
+                    0 => {
+                        let nibbles = data.get(..k / 2).ok_or_else(cut)?;
+                        for (at, register) in registers.iter_mut().enumerate() {
+                            let nibble = nibbles[at / 2] >> (4 * (at & 1)) & 15;
+                            // 15 says that the value stands in the table of exceptions.
+                            *register = if nibble == 15 { 0 } else { nibble.saturating_add(current) };
+                        }
+                        for exception in
+                            data[k / 2..].chunks_exact(4).filter_map(|word| word.first_chunk()).map(|word| u32::from_le_bytes(*word))
+                        {
+                            if exception != 0 {
+                                raise(&mut registers, exception);
+                            }
+                        }
+                    }
+                    1 => {
+                        if data.len() < k * 6 / 8 {
+                            return Err(cut());
+                        }
+                        for (at, register) in registers.iter_mut().enumerate() {
+                            let bit = 6 * at;
+                            let pair = u16::from(data[bit / 8]) | u16::from(data.get(bit / 8 + 1).copied().unwrap_or(0)) << 8;
+                            *register = (pair >> (bit % 8) & 63) as u8;
+                        }
+                    }
+                    2 => registers.copy_from_slice(data.get(..k).ok_or_else(cut)?),
+                    other => return Err(Error::decode(format!("unknown HLL type {other}"))),
+                }
+                if registers.iter().any(|value| u32::from(*value) > MAX_VALUE) {
+                    return Err(Error::decode("a register of a sketch is above 63"));
+                }
+                out.state = State::Registers(registers);
+            }
+            other => return Err(Error::decode(format!("unknown HLL mode {other}"))),
+        }
+        Ok(out)
     }
 
     /// Appends the sketch to a snapshot.
