@@ -12,6 +12,10 @@ SCORES = {
     "psi_total": lambda: bg.scores.psi_total(A, B),
     "jensen_shannon": lambda: bg.scores.jensen_shannon(A, B),
     "total_variation": lambda: bg.scores.total_variation(A, B),
+    "kullback_leibler": lambda: bg.scores.kullback_leibler(A, B),
+    "hellinger": lambda: bg.scores.hellinger(A, B),
+    "chi_square": lambda: bg.scores.chi_square(A, B),
+    "cramers_v": lambda: bg.scores.cramers_v(A, B),
     "l_infinity": lambda: bg.scores.l_infinity(A, B),
     "kolmogorov_smirnov": lambda: bg.scores.kolmogorov_smirnov(*FINE),
     # null_share, nonfinite_share, out_of_range_share and unseen_share are one test.

@@ -8,6 +8,10 @@
 | `jensen_shannon` | 0 to 1 | none | a bounded metric, comparable between columns |
 | `total_variation` | 0 to 1 | none | "at most this share of rows changed its bin" |
 | `l_infinity` | 0 to 1 | none | the one category that moved most |
+| `hellinger` | 0 to 1 | none | a bounded metric that weighs rare bins more |
+| `kullback_leibler` | 0 to ln(K/0.001) | none | the one-sided cost of the reference as a model |
+| `chi_square` | 0 to n + m | no difference at all | one-off comparisons of small samples |
+| `cramers_v` | 0 to 1 | none | the strength behind a chi-square |
 | `kolmogorov_smirnov` | 0 to 1 | certified interval | ordered bins, no smoothing |
 
 Nothing is ever NaN: counts that do not make a distance are an InvalidArgumentError.
@@ -29,8 +33,12 @@ _Fields: TypeAlias = tuple[float, float | None, float | None, str | None, float 
 
 __all__ = [
     "Score",
+    "chi_square",
+    "cramers_v",
+    "hellinger",
     "jensen_shannon",
     "kolmogorov_smirnov",
+    "kullback_leibler",
     "l_infinity",
     "psi",
     "psi_total",
@@ -86,6 +94,29 @@ def total_variation(reference: ArrayLike, current: ArrayLike) -> Score:
 def l_infinity(reference: ArrayLike, current: ArrayLike) -> Score:
     """The largest absolute difference of a share."""
     return _score(_barograph.score("l_infinity", _counts(reference), _counts(current)))
+
+
+def kullback_leibler(reference: ArrayLike, current: ArrayLike) -> Score:
+    """`Σ q ln(q / p)` in nats, shares mixed with a floor of 0.1 % so that an empty bin does not make it infinite."""
+    return _score(_barograph.score("kullback_leibler", _counts(reference), _counts(current)))
+
+
+def hellinger(reference: ArrayLike, current: ArrayLike) -> Score:
+    """`√(½ Σ (√p − √q)²)`; contributions add up to the square of the value."""
+    return _score(_barograph.score("hellinger", _counts(reference), _counts(current)))
+
+
+def chi_square(reference: ArrayLike, current: ArrayLike) -> Score:
+    """Pearson's test that both sides have the same law; `p_value` as `scipy.stats.chi2_contingency(correction=False)`.
+
+    With many rows it fires on differences that mean nothing: `psi` tests a tolerance instead.
+    """
+    return _score(_barograph.score("chi_square", _counts(reference), _counts(current)))
+
+
+def cramers_v(reference: ArrayLike, current: ArrayLike) -> Score:
+    """`√(χ² / (n + m))` of the 2 × K table of sides and bins."""
+    return _score(_barograph.score("cramers_v", _counts(reference), _counts(current)))
 
 
 def kolmogorov_smirnov(reference: ArrayLike, current: ArrayLike, *, single: Sequence[bool] | None = None) -> Score:

@@ -12,6 +12,7 @@ NAMES = [(family, name) for family, names in bg.catalog().items() for name in na
 SHARES = {"null_share", "nonfinite_share", "out_of_range_share", "unseen_share"}
 DERIVED = {
     **{f"{kind}_metrics": kind for kind in ("binary", "multiclass", "regression")},
+    "cramers_v": "chi_square",
     "wasserstein_normalised": "wasserstein",
     "psi_total": "psi",
     **dict.fromkeys(SHARES, "share"),

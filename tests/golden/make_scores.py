@@ -39,6 +39,19 @@ def psi(a, b):
     return {"value": statistic, "p": p_values, "lower": lower, "upper": upper}
 
 
+def association(a, b):
+    table = np.array([a, b])[:, a + b > 0]
+    found = stats.chi2_contingency(table, correction=False)
+    p, q = (0.999 * side / side.sum() + 0.001 / len(side) for side in (a, b))
+    return {
+        "chi_square": found.statistic,
+        "chi_square_p": found.pvalue,
+        "cramers_v": stats.contingency.association(table, method="cramer"),
+        "kullback_leibler": stats.entropy(q, p),
+        "hellinger": distance.euclidean(np.sqrt(a / a.sum()), np.sqrt(b / b.sum())) / np.sqrt(2),
+    }
+
+
 def on_counts(a, b):
     p, q = np.array(a) / np.sum(a), np.array(b) / np.sum(b)
     return {
@@ -48,6 +61,7 @@ def on_counts(a, b):
         "jensen_shannon": distance.jensenshannon(p, q, base=2),
         "total_variation": 0.5 * np.abs(p - q).sum(),
         "l_infinity": np.abs(p - q).max(),
+        **association(np.array(a), np.array(b)),
     }
 
 
@@ -150,7 +164,16 @@ if __name__ == "__main__":
         "jensen_shannon",
         "total_variation",
     ]
-    scores += ["l_infinity", "kolmogorov_smirnov", "wasserstein", "wasserstein_normalised"]
+    scores += [
+        "kullback_leibler",
+        "hellinger",
+        "chi_square",
+        "cramers_v",
+        "l_infinity",
+        "kolmogorov_smirnov",
+        "wasserstein",
+        "wasserstein_normalised",
+    ]
     document = {"covers": scores, "numbers": {k: numbers(v) for k, v in pairs.NUMBERS.items()}}
     write("scores.json", {**document, "names": {k: names(v) for k, v in pairs.NAMES.items()}, **tails()})
     write("sketches.json", {"covers": ["exponential_histogram", "kll", "hll"], "cells": cells()})

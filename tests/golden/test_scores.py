@@ -31,8 +31,9 @@ def schema(series):
 
 def check_counts(golden):
     a, b = golden["reference"], golden["current"]
-    for name in ("jensen_shannon", "total_variation", "l_infinity"):
-        assert getattr(bg.scores, name)(a, b).value == close(golden[name], rel=1e-9, abs=1e-15)
+    for name in ("jensen_shannon", "total_variation", "l_infinity", "kullback_leibler", "hellinger", "chi_square", "cramers_v"):
+        assert getattr(bg.scores, name)(a, b).value == close(golden[name], rel=1e-9, abs=1e-12)
+    assert bg.scores.chi_square(a, b).p_value == close(golden["chi_square_p"], rel=1e-8, abs=1e-300)
     want = golden["psi"]
     for tolerance, p in want["p"].items():
         got = bg.scores.psi(a, b, tolerance=float(tolerance))

@@ -23,7 +23,7 @@ use pyo3::types::PyDict;
 #[pyfunction]
 fn catalog(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let families = PyDict::new(py);
-    families.set_item("scores", Method::SCORES.iter().map(|(name, _)| *name).collect::<Vec<_>>())?;
+    families.set_item("scores", Method::SCORES.iter().map(|(name, _)| *name).chain(scores::ALONE).collect::<Vec<_>>())?;
     families.set_item("sketches", sketches::NAMES)?;
     families.set_item("detectors", detectors::NAMES)?;
     families.set_item("metrics", metrics::NAMES)?;

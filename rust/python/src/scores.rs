@@ -2,11 +2,16 @@
 
 use barograph_core::scores::psi::{PsiTest, psi_total};
 use barograph_core::scores::share::ShareTest;
-use barograph_core::scores::{Interval, Score, jensen_shannon, kolmogorov_smirnov, l_infinity, total_variation};
+use barograph_core::scores::{
+    Interval, Score, chi_square, hellinger, jensen_shannon, kolmogorov_smirnov, kullback_leibler, l_infinity, total_variation,
+};
 use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
 
 use crate::errors::Raise;
+
+/// Scores that are used alone; those of reports are listed in the engine.
+pub const ALONE: [&str; 4] = ["kullback_leibler", "hellinger", "chi_square", "cramers_v"];
 
 type Counts<'py> = PyReadonlyArray1<'py, f64>;
 type Fields = (f64, Option<f64>, Option<f64>, Option<&'static str>, Option<f64>, Vec<f64>);
@@ -39,6 +44,10 @@ fn score(name: &str, reference: Counts<'_>, current: Counts<'_>) -> PyResult<Fie
         "jensen_shannon" => jensen_shannon::jensen_shannon(&p, &q),
         "total_variation" => total_variation::total_variation(&p, &q),
         "l_infinity" => l_infinity::l_infinity(&p, &q),
+        "kullback_leibler" => kullback_leibler::kullback_leibler(&p, &q),
+        "hellinger" => hellinger::hellinger(&p, &q),
+        "chi_square" => chi_square::chi_square(&p, &q),
+        "cramers_v" => chi_square::cramers_v(&p, &q),
         _ => Err(barograph_core::Error::invalid(format!("unknown score {name:?}"))),
     }
     .raise()

@@ -8,12 +8,26 @@ use crate::error::Result;
 pub(super) struct Fixed(i128);
 
 const UNIT: f64 = (1u64 << 60) as f64;
+const COARSE: u32 = 40;
+
+/// A term in [0, 1500] in units of 2^-40, rounded; 4,096 of them fit an i64.
+#[inline]
+pub(super) fn coarse(term: f64) -> i64 {
+    // Adding 1.5 * 2^52 leaves the rounded integer in the low bits.
+    const MAGIC: f64 = 6_755_399_441_055_744.0;
+    ((term * (1u64 << COARSE) as f64 + MAGIC).to_bits() as i64).wrapping_sub(MAGIC.to_bits() as i64)
+}
 
 impl Fixed {
     /// Adds a term; one beyond 2^60 counts as 2^60.
     pub fn add(&mut self, term: f64) {
         let scaled = term.clamp(-UNIT, UNIT) * UNIT;
         self.0 = self.0.saturating_add(libm::rint(scaled) as i128);
+    }
+
+    /// Adds a sum of [`coarse`] terms.
+    pub fn add_coarse(&mut self, sum: i64) {
+        self.0 = self.0.saturating_add(i128::from(sum) << (60 - COARSE));
     }
 
     pub fn merge(&mut self, other: Self) {

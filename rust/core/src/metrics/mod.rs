@@ -2,6 +2,7 @@
 
 mod binary;
 mod fixed;
+mod logarithm;
 mod multiclass;
 mod regression;
 pub mod roc_auc;

@@ -24,12 +24,35 @@ impl RocAuc {
         let bits = low.max(libm::exp2(-(OCTAVES as f64))).to_bits();
         // 7 mantissa bits: 128 equal cells in each octave below one half.
         let at = ((bits >> 45) as usize).saturating_sub((1023 - OCTAVES) << 7).min(HALF - 1);
-        if score <= 0.5 { at } else { 2 * HALF - 1 - at }
+        // at, or its mirror image, without a branch.
+        let upper = usize::from(score > 0.5);
+        at + upper * (2 * HALF - 1 - 2 * at)
     }
 
     /// Counts a score with its label. Scores outside [0, 1] and NaN are refused: false.
     pub fn update(&mut self, score: f64, positive: bool) -> bool {
         self.add(score, positive, 1)
+    }
+
+    /// Counts scores in [0, 1] with their labels, each as `count`.
+    pub(super) fn add_many(&mut self, rows: impl Iterator<Item = (f64, bool)>, count: u64) {
+        self.counts.iter_mut().for_each(|counts| counts.resize(2 * HALF, 0));
+        // Both classes side by side, so that the label is part of the index and not a branch.
+        let mut both = vec![0u64; 4 * HALF];
+        for (score, label) in rows {
+            if let Some(cell) = both.get_mut(2 * Self::cell(score) + usize::from(label)) {
+                *cell += count;
+            }
+        }
+        for (label, counts) in self.counts.iter_mut().enumerate() {
+            counts.iter_mut().zip(both.iter().skip(label).step_by(2)).for_each(|(to, from)| *to += from);
+        }
+        for counts in &mut self.counts {
+            // An absent class is an empty row: equal rows give equal bytes.
+            if counts.iter().all(|count| *count == 0) {
+                counts.clear();
+            }
+        }
     }
 
     /// Counts `count` scores at once.

@@ -1,7 +1,10 @@
 //! Distances of a current profile from its reference.
 
+pub mod chi_square;
+pub mod hellinger;
 pub mod jensen_shannon;
 pub mod kolmogorov_smirnov;
+pub mod kullback_leibler;
 pub mod l_infinity;
 pub mod psi;
 pub mod share;
