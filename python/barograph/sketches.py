@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from barograph import _barograph
 from barograph.errors import InvalidArgumentError
@@ -66,6 +66,54 @@ class ExponentialHistogram:
     def cells(self) -> list[tuple[float, float, int]]:
         """`(lower, upper, count)` of the cells that hold values, ascending."""
         return self._native.cells()
+
+    @property
+    def zero_count(self) -> int:
+        """Values of 0."""
+        return self._native.zero_count
+
+    def downscale(self, scale: int) -> ExponentialHistogram:
+        """The same values in wider cells; exact, because cells nest. scale: at most that of this histogram."""
+        if not isinstance(scale, int) or not 0 <= scale <= self.scale:
+            raise InvalidArgumentError(f"`scale` must be an integer in [0, {self.scale}], got {scale!r}")
+        out = ExponentialHistogram.__new__(ExponentialHistogram)
+        out._native = self._native.downscale(scale)
+        return out
+
+    def to_otlp(self) -> dict[str, Any]:
+        """The counters of an OTLP ExponentialHistogramDataPoint, as its JSON names them; no counter is lost.
+
+        `bucketCounts[j]` of `positive` counts values in `(base**(offset + j), base**(offset + j + 1)]`.
+        """
+        sides: dict[str, Any] = {}
+        for name, negative in (("positive", False), ("negative", True)):
+            cells = self._native.indexed(negative)
+            offset = cells[0][0] if cells else 0
+            counts = [0] * (cells[-1][0] - offset + 1) if cells else []
+            for index, count in cells:
+                counts[index - offset] = count
+            sides[name] = {"offset": offset, "bucketCounts": counts}
+        return {"count": self.count, "scale": self.scale, "zeroCount": self.zero_count, "zeroThreshold": 0.0, **sides}
+
+    def to_prometheus(self) -> dict[str, Any]:
+        """The counters of a Prometheus native histogram: schema, spans and deltas as in its protobuf message; no counter is lost.
+
+        A span's offset is the first bucket's index, then the gap to the span before; bucket i ends at `base**i`.
+        """
+        out: dict[str, Any] = {"schema": self.scale, "zero_threshold": 0.0, "zero_count": self.zero_count, "sample_count": self.count}
+        for name, negative in (("positive", False), ("negative", True)):
+            spans: list[dict[str, int]] = []
+            deltas: list[int] = []
+            end = before = 0
+            for index, count in self._native.indexed(negative):
+                # Prometheus numbers a bucket by its end, OpenTelemetry by its start.
+                if not spans or index + 1 != end:
+                    spans.append({"offset": index + 1 - end, "length": 0})
+                spans[-1]["length"] += 1
+                deltas.append(count - before)
+                end, before = index + 2, count
+            out |= {f"{name}_span": spans, f"{name}_delta": deltas}
+        return out
 
     def merge(self, other: ExponentialHistogram) -> None:
         """Adds another histogram's counts; both must have the same scale."""

@@ -38,3 +38,72 @@ def test_bytes_round_trip_merge_and_quantiles():
         whole.merge(bg.sketches.ExponentialHistogram(5))
     with pytest.raises(bg.errors.InvalidArgumentError, match="scale"):
         bg.sketches.ExponentialHistogram(9)
+
+
+def signed(n=50_000):
+    x = np.random.default_rng(3).lognormal(2, 2, n)
+    return np.concatenate([x, -x[: n // 3], np.zeros(17)])
+
+
+def otlp_cells(document):
+    base = 2 ** (2 ** -document["scale"])
+    cells = {0.0: document["zeroCount"]}
+    for name, sign in (("positive", 1), ("negative", -1)):
+        side = document[name]
+        for at, count in enumerate(side["bucketCounts"]):
+            if count:
+                cells[sign * base ** (side["offset"] + at + 1)] = count
+    return cells
+
+
+def prometheus_cells(document):
+    base = 2 ** (2 ** -document["schema"])
+    cells = {0.0: document["zero_count"]}
+    for name, sign in (("positive", 1), ("negative", -1)):
+        index = count = 0
+        deltas = iter(document[f"{name}_delta"])
+        for span in document[f"{name}_span"]:
+            index += span["offset"]
+            for _ in range(span["length"]):
+                count += next(deltas)
+                cells[sign * base**index] = count
+                index += 1
+        assert next(deltas, None) is None
+    return cells
+
+
+@pytest.mark.parametrize("scale", [0, 3, 6, 8])
+def test_exports_carry_every_counter(scale):
+    h = bg.sketches.ExponentialHistogram(scale)
+    h.update_many(signed())
+    outer = {(low if low < 0 else high): count for low, high, count in h.cells()}
+    for cells in (otlp_cells(h.to_otlp()), prometheus_cells(h.to_prometheus())):
+        assert sum(cells.values()) == h.count
+        assert sorted(cells) == pytest.approx(sorted(outer), rel=1e-12)
+        assert [cells[key] for key in sorted(cells)] == [outer[key] for key in sorted(outer)]
+    empty = bg.sketches.ExponentialHistogram(scale)
+    assert empty.to_otlp()["positive"] == {"offset": 0, "bucketCounts": []}
+    assert empty.to_prometheus()["positive_span"] == []
+
+
+def test_downscale_is_what_the_coarser_histogram_counts():
+    fine = bg.sketches.ExponentialHistogram(8)
+    fine.update_many(signed())
+    for scale in range(9):
+        coarse = bg.sketches.ExponentialHistogram(scale)
+        coarse.update_many(signed())
+        assert fine.downscale(scale).to_bytes() == coarse.to_bytes()
+    with pytest.raises(bg.errors.InvalidArgumentError, match="scale"):
+        coarse.downscale(0).downscale(3)
+
+
+def test_subtract_undoes_merge_and_refuses_more():
+    whole, part = bg.sketches.ExponentialHistogram(6), bg.sketches.ExponentialHistogram(6)
+    whole.update_many(signed())
+    before = whole.to_bytes()
+    part.update_many(signed(1000) * 3)
+    whole.merge(part)
+    whole.subtract(part)
+    assert whole.to_bytes() == before
+    with pytest.raises(bg.errors.IncompatibleError, match="not in this one"):
+        part.subtract(whole)

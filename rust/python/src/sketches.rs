@@ -57,6 +57,20 @@ impl PyExponentialHistogram {
         lock(&self.inner).cells().into_iter().map(|cell| (cell.lower, cell.upper, cell.count)).collect()
     }
 
+    /// `(index, count)` of one sign in OpenTelemetry's numbering.
+    fn indexed(&self, negative: bool) -> Vec<(i32, u64)> {
+        lock(&self.inner).indexed(negative)
+    }
+
+    #[getter]
+    fn zero_count(&self) -> u64 {
+        lock(&self.inner).zero_count()
+    }
+
+    fn downscale(&self, scale: u8) -> PyResult<Self> {
+        Ok(Self { inner: Mutex::new(lock(&self.inner).downscale(scale).raise()?) })
+    }
+
     fn merge(&self, other: &Self) -> PyResult<()> {
         let other = lock(&other.inner).clone();
         lock(&self.inner).merge(&other).raise()

@@ -329,6 +329,35 @@ impl ExponentialHistogram {
         Ok(())
     }
 
+    /// The same values in cells twice as wide for each step down: exact, because cells nest.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a finer scale.
+    pub fn downscale(&self, scale: u8) -> Result<Self> {
+        if scale > self.scale {
+            return Err(Error::invalid(format!("`scale` must be at most that of the histogram, {}, got {scale}", self.scale)));
+        }
+        let mut out = Self::new(scale)?;
+        out.zero = self.zero;
+        for sign in 0..2 {
+            for (octave, counts) in self.side(sign) {
+                let start = out.page(sign, octave);
+                for (k, count) in counts.iter().enumerate() {
+                    out.counts[start + (k >> (self.scale - scale))] += count;
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    /// `(index, count)` of one sign, ascending in the index: cell i holds magnitudes in `(base^i, base^(i+1)]`, as in OpenTelemetry.
+    pub fn indexed(&self, negative: bool) -> Vec<(i32, u64)> {
+        let side = self.side(usize::from(negative));
+        let cells =
+            side.flat_map(|(octave, counts)| counts.iter().enumerate().map(move |(k, count)| ((octave << self.scale) + k as i32, *count)));
+        cells.filter(|(_, count)| *count > 0).collect()
+    }
+
     /// The cells that hold values, ascending.
     pub fn cells(&self) -> Vec<Cell> {
         let mut out = Vec::new();
