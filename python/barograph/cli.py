@@ -116,7 +116,7 @@ def _profile(options: argparse.Namespace) -> int:
 
 
 def _print_profile(count: int, rows: list[dict[str, Any]]) -> None:
-    from barograph.reports import _fit, _plain
+    from barograph.reports import fit, plain
 
     def text(value: Any) -> str:
         return (
@@ -126,14 +126,14 @@ def _print_profile(count: int, rows: list[dict[str, Any]]) -> None:
             if isinstance(value, int)
             else f"{value:.4g}"
             if isinstance(value, float)
-            else _plain(str(value))
+            else plain(str(value))
         )
 
     heads = ["column", "kind", "role", "null_count", "distinct", "mean", "std", "min", "median", "p99", "max", "top"]
     cells = [[head.replace("_count", "s") for head in heads], *[[text(row[head]) for head in heads] for row in rows]]
     widths = [min(24, max(len(line[at]) for line in cells)) for at in range(len(heads))]
     for line in cells:
-        print("  ".join(_fit(cell, width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        print("  ".join(fit(cell, width) for cell, width in zip(line, widths, strict=True)).rstrip())
     print(f"{count:,} rows")
 
 

@@ -16,7 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from barograph.errors import InvalidArgumentError
-from barograph.frames import _scan
+from barograph.frames import scan
 from barograph.monitors import Monitor, Summary
 from barograph.references import Reference
 from barograph.reports import DriftReport
@@ -164,7 +164,7 @@ def _own(data: str, label: str | None, score: str | None, time: str | None) -> R
     assert label is not None
     assert score is not None
     assert time is not None
-    frame = _scan(data).collect()
+    frame = scan(data).collect()
     for argument, name in (("--label", label), ("--score", score), ("--time", time)):
         if name not in frame.columns:
             raise InvalidArgumentError(f"`{argument}` names column {name!r}, which {data} has not", f"it has {', '.join(frame.columns)}")

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from barograph import _barograph
 from barograph.errors import InvalidArgumentError
-from barograph.profiles import _bytes
 from barograph.references import Reference
+from barograph.snapshots import as_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,7 +54,7 @@ class _Detector:
     def from_bytes(cls, data: bytes) -> Self:
         """Reads a snapshot. Raises SnapshotError for anything else."""
         out = cls.__new__(cls)
-        out._native = cls._class.from_bytes(_bytes(data))
+        out._native = cls._class.from_bytes(as_bytes(data))
         return out
 
 

@@ -17,7 +17,7 @@ from barograph.errors import FrameError
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["Frame", "is_frame", "parts"]
+__all__ = ["Frame", "parts", "scan"]
 
 Frame: TypeAlias = Any
 """Anything `parts` reads; there is no common base class to name."""
@@ -30,11 +30,6 @@ STREAMED_ROWS = 1 << 16
 _KINDS = "a polars, pandas or pyarrow table, a LazyFrame, a DuckDB relation, a Parquet or CSV path, or a dict of arrays"
 
 
-def is_frame(value: object) -> bool:
-    """Whether `parts` would try to read it."""
-    return hasattr(value, "__arrow_c_stream__") or isinstance(value, str | Path | Mapping) or _is_polars_lazy(value) or _is_pandas(value)
-
-
 def parts(frame: Frame, *, again: bool = False) -> Iterator[Any]:
     """Streams of at most `ROWS` rows, at least one.
 
@@ -42,7 +37,7 @@ def parts(frame: Frame, *, again: bool = False) -> Iterator[Any]:
     becomes one of nulls of an unsupported type, so that it shows as a row that says so.
     """
     if isinstance(frame, str | Path):
-        yield from _lazy(_scan(frame))
+        yield from _lazy(scan(frame))
     elif _is_polars_lazy(frame):
         yield from _lazy(frame)
     elif isinstance(frame, Mapping):
@@ -72,7 +67,8 @@ def _is_pandas(value: object) -> bool:
     return pandas is not None and isinstance(value, pandas.DataFrame | pandas.Series)
 
 
-def _scan(path: str | Path) -> pl.LazyFrame:
+def scan(path: str | Path) -> pl.LazyFrame:
+    """A Parquet, CSV or Arrow file, or a glob, to be read in batches. Raises FrameError if there is none."""
     import polars as pl
 
     text = str(path)

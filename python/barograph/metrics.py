@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from barograph import _barograph
 from barograph.errors import InvalidArgumentError
-from barograph.profiles import _bytes
+from barograph.snapshots import as_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,7 +73,7 @@ class _Metrics:
     def from_bytes(cls, data: bytes) -> Self:
         """Reads a snapshot. Raises SnapshotError for anything else."""
         out = cls.__new__(cls)
-        out._native = getattr(_barograph, cls.__name__).from_bytes(_bytes(data))
+        out._native = getattr(_barograph, cls.__name__).from_bytes(as_bytes(data))
         return out
 
     def __repr__(self) -> str:
@@ -180,7 +180,7 @@ class MulticlassMetrics(_Metrics):
     def from_bytes(cls, data: bytes, classes: Sequence[Any] | None = None) -> Self:
         """Reads a snapshot; classes are numbered unless their names are given."""
         out = cls.__new__(cls)
-        out._native = _barograph.MulticlassMetrics.from_bytes(_bytes(data))
+        out._native = _barograph.MulticlassMetrics.from_bytes(as_bytes(data))
         size = len(out._native.confusion())
         out.classes = list(range(size) if classes is None else classes)
         if len(out.classes) != size:

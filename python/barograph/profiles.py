@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from barograph import _barograph
 from barograph._barograph import ColumnProfile
-from barograph.errors import InvalidArgumentError, UnsupportedError
+from barograph.errors import InvalidArgumentError
 from barograph.frames import Frame, parts
 from barograph.schemas import Schema
+from barograph.snapshots import as_bytes
 
 if TYPE_CHECKING:
     import polars as pl
@@ -118,7 +119,7 @@ class Profile:
     @classmethod
     def from_bytes(cls, data: bytes) -> Profile:
         """Reads a snapshot. Raises SnapshotError for anything else."""
-        return cls(_barograph.Profile.from_bytes(_bytes(data)))
+        return cls(_barograph.Profile.from_bytes(as_bytes(data)))
 
     def save(self, path: str | Path) -> None:
         """Writes the snapshot to a file."""
@@ -159,12 +160,6 @@ def merge(profiles: Iterable[Profile]) -> Profile:
     if total is None:
         raise InvalidArgumentError("`profiles` must hold at least one profile, got none")
     return total
-
-
-def _bytes(data: object) -> bytes:
-    if not isinstance(data, bytes | bytearray | memoryview):
-        raise UnsupportedError(f"`data` must be bytes, got {type(data).__name__}")
-    return bytes(data)
 
 
 _FRAME = {

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from barograph import _barograph
 from barograph.frames import Frame, parts
-from barograph.profiles import Profile, _bytes
+from barograph.profiles import Profile
 from barograph.schemas import Schema
+from barograph.snapshots import as_bytes
 
 __all__ = ["Reference"]
 
@@ -83,7 +84,7 @@ class Reference:
     @classmethod
     def from_bytes(cls, data: bytes) -> Reference:
         """Reads a snapshot. Raises SnapshotError for anything else."""
-        return cls._of(_barograph.Reference.from_bytes(_bytes(data)))
+        return cls._of(_barograph.Reference.from_bytes(as_bytes(data)))
 
     def save(self, path: str | Path) -> None:
         """Writes the snapshot to a file."""

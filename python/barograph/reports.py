@@ -96,7 +96,7 @@ class DriftReport:
             color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
         width = max(width or shutil.get_terminal_size((100, 24)).columns, 60)
         columns = sorted_columns(self._document)
-        name_width = min(max([6, *(_cells(_plain(column["column"])) for column in columns)]), max(12, width // 4))
+        name_width = min(max([6, *(_cells(plain(column["column"])) for column in columns)]), max(12, width // 4))
         methods = {(row["column"], row["method"]): row for row in self._document["rows"]}
         beside = width - name_width - 4 - 14 - 8 - 2 - 15 - 2
         heading = f"  {'column':<{name_width}}  {'verdict':<14}{'psi':>8}  {'nulls':>15}" + ("  reason" if beside >= 40 else "")
@@ -108,17 +108,17 @@ class DriftReport:
             value = "" if psi.get("value") is None else f"{psi['value']:.3f}"
             moved = nulls.get("value") or 0.0
             change = f"{100 * moved:+.1f} points" if abs(moved) >= 0.0005 else ""
-            head = f"  {_fit(_plain(column['column']), name_width)}  "
-            reason = _plain(column["reason"] or "")
-            tail = f"{value:>8}  {change:>15}" + (f"  {_fit(reason, beside)}" if beside >= 40 else "")
+            head = f"  {fit(plain(column['column']), name_width)}  "
+            reason = plain(column["reason"] or "")
+            tail = f"{value:>8}  {change:>15}" + (f"  {fit(reason, beside)}" if beside >= 40 else "")
             lines.append(head + _paint(_COLOURS.get(verdict or "", "2"), f"{mark:<14}", color) + tail.rstrip())
             if reason and beside < 40:
-                lines.append(_paint("2", _fit(f"    {reason}", width).rstrip(), color))
+                lines.append(_paint("2", fit(f"    {reason}", width).rstrip(), color))
         lines += ["", _paint("1", self.summary(), color)]
         lines += [
             f"{self._document['n_current']:,} rows against {self._document['n_reference']:,}, reference {self._document['reference'][:8]}"
         ]
-        lines += [_fit(f"note: {_plain(note)}", width).rstrip() for note in self._document["notes"]]
+        lines += [fit(f"note: {plain(note)}", width).rstrip() for note in self._document["notes"]]
         return "\n".join(lines)
 
     def __str__(self) -> str:
@@ -145,8 +145,8 @@ def _paint(code: str, text: str, color: bool) -> str:
     return f"\x1b[{code}m{text}\x1b[0m" if color else text
 
 
-def _plain(text: str) -> str:
-    # A column name must not steer the terminal.
+def plain(text: str) -> str:
+    """Text without control characters: a column name must not steer the terminal."""
     return re.sub(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]", "�", text)
 
 
@@ -154,7 +154,8 @@ def _cells(text: str) -> int:
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
-def _fit(text: str, width: int) -> str:
+def fit(text: str, width: int) -> str:
+    """Text cut or filled to so many cells."""
     if _cells(text) <= width:
         return text + " " * (width - _cells(text))
     out, used = "", 0

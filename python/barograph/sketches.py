@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from barograph import _barograph
 from barograph.errors import InvalidArgumentError
-from barograph.profiles import _bytes
+from barograph.snapshots import as_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -131,7 +131,7 @@ class ExponentialHistogram:
     def from_bytes(cls, data: bytes) -> ExponentialHistogram:
         """Reads a snapshot. Raises SnapshotError for anything else."""
         out = cls.__new__(cls)
-        out._native = _barograph.ExponentialHistogram.from_bytes(_bytes(data))
+        out._native = _barograph.ExponentialHistogram.from_bytes(as_bytes(data))
         return out
 
 
@@ -189,7 +189,7 @@ class Kll:
     @classmethod
     def from_bytes(cls, data: bytes) -> Kll:
         """Reads what `kll_doubles_sketch.serialize` wrote. Raises SnapshotError for anything else."""
-        return cls._of(_barograph.Kll.from_bytes(_bytes(data)))
+        return cls._of(_barograph.Kll.from_bytes(as_bytes(data)))
 
 
 class Hll:
@@ -239,5 +239,5 @@ class Hll:
     def from_bytes(cls, data: bytes) -> Hll:
         """Reads what `hll_sketch` wrote, of any type. Raises SnapshotError for anything else."""
         out = cls.__new__(cls)
-        out._native = _barograph.Hll.from_bytes(_bytes(data))
+        out._native = _barograph.Hll.from_bytes(as_bytes(data))
         return out
