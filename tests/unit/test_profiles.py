@@ -136,6 +136,12 @@ def test_a_million_names_stay_bounded():
     assert profile["few"].distinct == 2
 
 
+def test_quantiles_never_leave_the_extremes():
+    column = bg.profile({"x": [1.0, 3.0, 3.0], "y": [-3.0, -3.0, -1.0]})
+    assert (column["x"].quantile(0.0), column["x"].quantile(1.0)) == (1.0, 3.0)
+    assert (column["y"].quantile(0.0), column["y"].quantile(1.0)) == (-3.0, -1.0)
+
+
 def test_empty_frames_and_no_columns():
     assert bg.profile(pl.DataFrame({"x": pl.Series([], dtype=pl.Float64)}))["x"].quantile(0.5) is None
     assert bg.profile(pl.DataFrame()).to_frame().height == 0

@@ -297,7 +297,7 @@ impl PyColumnProfile {
 
     fn quantile(&self, q: f64) -> PyResult<Option<f64>> {
         match self.inner.numbers() {
-            Some(numbers) => numbers.histogram.quantile(q).raise(),
+            Some(numbers) => numbers.quantile(q).raise(),
             None => Ok(None),
         }
     }

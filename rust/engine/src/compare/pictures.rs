@@ -23,7 +23,7 @@ pub(super) fn short(value: f64) -> String {
 
 /// Both histograms on equal steps between the reference's 0.5 % and 99.5 % quantile; the outer bars hold the rest.
 pub(super) fn number_bars(was: &Numbers, edges: &[f64], reference: &[u64], current: &[u64]) -> Option<Bars> {
-    let quantile = |q: f64| was.histogram.quantile(q).ok().flatten();
+    let quantile = |q: f64| was.quantile(q).ok().flatten();
     let (mut low, mut high) = (quantile(0.005)?, quantile(0.995)?);
     if low >= high || !(high - low).is_finite() {
         (low, high) = (edges[0], edges[edges.len() - 1]);
@@ -83,7 +83,7 @@ pub(super) fn name_bars(bins: &[(String, u64, u64)], n: u64, m: u64) -> Option<B
 pub(super) fn summary(column: &ColumnProfile) -> Value {
     match &column.content {
         Content::Numbers(numbers) => {
-            let quantile = |q: f64| numbers.histogram.quantile(q).ok().flatten();
+            let quantile = |q: f64| numbers.quantile(q).ok().flatten();
             json!({
                 "count": column.count, "null_count": column.nulls, "mean": numbers.moments.mean().filter(|x| x.is_finite()),
                 "std": numbers.moments.variance().map(libm::sqrt).filter(|x| x.is_finite()),
