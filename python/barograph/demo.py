@@ -140,7 +140,7 @@ def _flights(out: TextIO) -> Replay:
     reference = held.with_columns(score=pl.Series(model.predict(held)))
     production = frame.filter(month >= 5)
     labels = production.select("flight_id", "y_true", time="label_timestamp").drop_nulls().sort("time")
-    watched = reference.select("flight_id", *_FEATURES, "score", "y_true")
+    watched = reference.select("flight_id", "prediction_timestamp", *_FEATURES, "score", "y_true")
     schema = Schema.infer(watched).with_roles(flight_id="id", sched_dep_hour="feature", score="score", y_true="label")
     return Replay("late-flights", watched, schema, production.drop("y_true", "label_timestamp"), labels, model, "1w")
 
@@ -176,7 +176,7 @@ def _own(data: str, label: str | None, score: str | None, time: str | None) -> R
     if frame.height < 1000:
         raise InvalidArgumentError(f"{data} has {frame.height} rows with a time, the demo needs 1,000")
     cut = frame.height * 3 // 10
-    reference, production = frame[:cut].drop("prediction_timestamp"), frame[cut:]
+    reference, production = frame[:cut], frame[cut:]
     labels = production.select("flight_id", "y_true", time="prediction_timestamp").drop_nulls()
     span = production["prediction_timestamp"][-1] - production["prediction_timestamp"][0]
     window = "1w" if span > timedelta(days=60) else "1d" if span > timedelta(days=5) else "1h"

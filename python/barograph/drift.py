@@ -22,6 +22,7 @@ def compare(
     confidence: float = 0.99,
     unions: int = 10,
     smoothing: float = 0.5,
+    dependence: bool = True,
     combination: Literal["bh", "by"] = "bh",
     psi_tolerances: tuple[float, float, float] = (0.02, 0.1, 0.25),
     share_tolerances: tuple[float, float, float] = (0.005, 0.02, 0.1),
@@ -30,7 +31,8 @@ def compare(
 
     reference: a `Reference`, or a frame to make one of. current: a frame, or a profile; one made with `reference=` is compared on
     its exact bins, any other on the cells of its histograms. confidence: of every test and one-sided limit; the false discovery
-    rate over columns is 1 - confidence. unions: bins of the PSI test. smoothing: rows added to each of them. combination: "by"
+    rate over columns is 1 - confidence. unions: bins of the PSI test. smoothing: rows added to each of them. dependence: divide
+    counts by how much rows of one window resemble each other in the reference (it must have had a column of times). combination: "by"
     where columns depend on each other in any way. Tolerances: info, warning, critical; a warning is drift.
     """
     if not isinstance(reference, Reference):
@@ -43,6 +45,7 @@ def compare(
         "confidence": confidence,
         "unions": unions,
         "smoothing": smoothing,
+        "dependence": dependence,
         "combination": combination,
         "psi_tolerances": list(psi_tolerances),
         "share_tolerances": list(share_tolerances),

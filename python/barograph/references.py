@@ -21,7 +21,8 @@ class Reference:
 
     data: a frame (read once, twice where it holds more than a million rows: a one-shot reader is refused then) or a profile. A
     reference made from rows has about `bins` bins of equal mass per column of numbers, and values that are heavier than that
-    stand alone; one made from a profile takes the cells of its histogram instead. schema: kinds and roles, inferred if absent.
+    stand alone; one made from a profile takes the cells of its histogram instead. With a column of times (role "time") it also
+    learns how much rows of one window resemble each other, see `dependence`. schema: kinds and roles, inferred if absent.
 
     >>> reference = Reference({"x": list(range(1000))}, bins=100)
     >>> reference.rows, len(reference.id)
@@ -76,6 +77,14 @@ class Reference:
     def bins(self, column: str) -> tuple[list[float], list[int]] | None:
         """Edges and counts of a column of numbers: `counts[0]` lies below, `counts[-1]` above; bins are right-closed."""
         return self._native.bins(column)
+
+    def dependence(self, column: str) -> list[dict[str, float]]:
+        """How much rows of one window resemble each other, per length of window: `hours`, and the factors of `values` and `nulls`.
+
+        At least 1, and 1 for independent rows: the dispersion of the windows' counts about the whole. A comparison divides its
+        counts by the factor of its window's length. Empty if the reference had no column of times or spans fewer than four windows.
+        """
+        return [{"hours": hours, "values": values, "nulls": nulls} for hours, values, nulls in self._native.dependence(column)]
 
     def to_bytes(self) -> bytes:
         """A snapshot."""

@@ -14,16 +14,29 @@ fn main() {
     divan::main();
 }
 
-/// Lognormal-like values without a generator: a Weyl sequence through the inverse normal.
-fn values() -> Vec<f64> {
-    (1..=N)
-        .map(|i| (barograph_core::distributions::normal_quantile((i as f64 * 0.618_033_988_749_895).fract().clamp(1e-9, 1.0 - 1e-9))).exp())
-        .collect()
+/// Values of a law in an order no branch predictor learns (splitmix64).
+fn values(law: &str) -> Vec<f64> {
+    let mut state = 7u64;
+    let mut uniform = || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ z >> 31) >> 11) as f64 / (1u64 << 53) as f64 + 1e-17
+    };
+    let law: fn(f64) -> f64 = match law {
+        "five values" => |u| (u * 5.0).floor(),
+        "zipf" => |u| (1.0 / u).floor().min(1000.0),
+        "pareto" => |u| u.powf(-1.0 / 1.5),
+        "normal" => barograph_core::distributions::normal_quantile,
+        _ => |u| barograph_core::distributions::normal_quantile(u).exp(),
+    };
+    (0..N).map(|_| law(uniform())).collect()
 }
 
-#[divan::bench]
-fn moments(bencher: Bencher<'_, '_>) {
-    let values = values();
+#[divan::bench(args = ["normal", "lognormal"])]
+fn moments(bencher: Bencher<'_, '_>, law: &str) {
+    let values = values(law);
     bencher.counter(ItemsCount::new(N)).bench_local(|| {
         let mut moments = Moments::new();
         moments.update_many(black_box(&values));
@@ -31,21 +44,25 @@ fn moments(bencher: Bencher<'_, '_>) {
     });
 }
 
-#[divan::bench(args = [0, 6, 8])]
-fn exponential_histogram(bencher: Bencher<'_, '_>, scale: u8) {
-    let values = values();
-    let mut histogram = ExponentialHistogram::new(scale).unwrap();
+#[divan::bench(args = ["lognormal", "zipf", "five values"])]
+fn exponential_histogram(bencher: Bencher<'_, '_>, law: &str) {
+    let values = values(law);
+    let mut histogram = ExponentialHistogram::new(6).unwrap();
     bencher.counter(ItemsCount::new(N)).bench_local(|| histogram.update_many(black_box(&values)));
 }
 
-#[divan::bench]
-fn reference_bins(bencher: Bencher<'_, '_>) {
-    let mut values = values();
-    let unsorted = values.clone();
-    values.sort_by(f64::total_cmp);
-    let bins = Bins::from_sorted(&values, 1000).unwrap();
+#[divan::bench(args = ["normal", "lognormal", "pareto", "zipf", "five values"])]
+fn reference_bins(bencher: Bencher<'_, '_>, law: &str) {
+    let values = values(law);
+    let bins = Bins::from_values(&values, 1000).unwrap();
     let mut counts = vec![0; bins.len()];
-    bencher.counter(ItemsCount::new(N)).bench_local(|| bins.count(black_box(&unsorted), &mut counts));
+    bencher.counter(ItemsCount::new(N)).bench_local(|| bins.count(black_box(&values), &mut counts));
+}
+
+#[divan::bench(args = ["normal", "pareto", "zipf"])]
+fn edges(bencher: Bencher<'_, '_>, law: &str) {
+    let values = values(law).repeat(16);
+    bencher.counter(ItemsCount::new(values.len())).bench_local(|| Bins::from_values(black_box(&values), 1000));
 }
 
 #[divan::bench]

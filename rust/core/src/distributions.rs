@@ -143,8 +143,8 @@ const EXACT_NONCENTRALITY: f64 = 1e5;
 /// Upper tail of the noncentral chi-square law.
 ///
 /// A Poisson mixture of central tails, summed upwards from where its weights begin to count: every recurrence adds, so
-/// nothing cancels. Relative error 1e-9 down to 1e-12; above a noncentrality of 1e5 Sankaran's third approximation
-/// (Biometrika 1963), within 3 %.
+/// nothing cancels. Relative error 1e-9 down to 1e-12; above a noncentrality of 1e5, and far below 1e-12, Sankaran's third
+/// approximation (Biometrika 1963), within 3 %.
 pub fn noncentral_chi_square_sf(x: f64, k: f64, lambda: f64) -> f64 {
     if x <= 0.0 {
         return 1.0;
@@ -152,8 +152,8 @@ pub fn noncentral_chi_square_sf(x: f64, k: f64, lambda: f64) -> f64 {
     if lambda <= 0.0 {
         return chi_square_sf(x, k);
     }
-    if lambda > EXACT_NONCENTRALITY {
-        return normal_sf(sankaran(x, k, lambda));
+    if let Some(z) = far(x, k, lambda) {
+        return normal_sf(z);
     }
     let (half, y) = (lambda / 2.0, x / 2.0);
     let start = libm::floor((half - 10.0 * libm::sqrt(half) - 10.0).max(0.0));
@@ -191,8 +191,8 @@ pub fn noncentral_chi_square_cdf(x: f64, k: f64, lambda: f64) -> f64 {
     if lambda <= 0.0 {
         return gamma_p(k / 2.0, x / 2.0);
     }
-    if lambda > EXACT_NONCENTRALITY {
-        return normal_sf(-sankaran(x, k, lambda));
+    if let Some(z) = far(x, k, lambda) {
+        return normal_sf(-z);
     }
     let (half, y) = (lambda / 2.0, x / 2.0);
     let mut j = libm::ceil(half + 10.0 * libm::sqrt(half) + 30.0);
@@ -218,6 +218,11 @@ pub fn noncentral_chi_square_cdf(x: f64, k: f64, lambda: f64) -> f64 {
         weight *= j / half;
         j -= 1.0;
     }
+}
+
+/// Sankaran's deviate where it serves: above [`EXACT_NONCENTRALITY`], and beyond eight deviations, where no decision hangs on it.
+fn far(x: f64, k: f64, lambda: f64) -> Option<f64> {
+    (lambda > 250.0).then(|| sankaran(x, k, lambda)).filter(|z| lambda > EXACT_NONCENTRALITY || z.abs() > 8.0)
 }
 
 /// The standard normal deviate of Sankaran's third approximation.
@@ -277,7 +282,10 @@ pub fn binomial_lower(count: f64, total: f64, alpha: f64) -> f64 {
     }
     // P[X >= count] at the limit is alpha, and that is I_limit(count, total - count + 1).
     let share = count / total;
-    increasing_root(|x| regularized_beta(x, count, total - count + 1.0) - alpha, 0.0, share, wilson(share, total, alpha, -1.0))
+    // On the scale of the normal law the tail is almost a straight line.
+    let level = normal_quantile(alpha);
+    let deviate = |x| normal_quantile(regularized_beta(x, count, total - count + 1.0).clamp(1e-300, 1.0 - 1e-16)) - level;
+    increasing_root(deviate, 0.0, share, wilson(share, total, alpha, -1.0), 1e-12)
 }
 
 /// One-sided upper Clopper-Pearson limit of a share at level `alpha`; 1 for a count of `total`.
@@ -295,13 +303,15 @@ fn wilson(share: f64, total: f64, alpha: f64, side: f64) -> f64 {
     (middle + side * z * libm::sqrt(share * (1.0 - share) / total + z * z / (4.0 * total * total))) / (1.0 + z * z / total)
 }
 
-/// The root of an increasing function with `f(low) <= 0 <= f(high)`, from a guess: bracketed secant steps (Illinois).
-pub(crate) fn increasing_root(f: impl Fn(f64) -> f64, low: f64, high: f64, guess: f64) -> f64 {
+/// The root of an increasing function with `f(low) <= 0 <= f(high)`, from a guess: steps away from the guess that grow until
+/// the root lies between, then bracketed secant steps (Illinois), until it is known within the relative precision.
+pub(crate) fn increasing_root(f: impl Fn(f64) -> f64, low: f64, high: f64, guess: f64, precision: f64) -> f64 {
     let (mut low, mut high) = (low, high);
     let (mut below, mut above) = (f64::NAN, f64::NAN);
     let mut at = if guess > low && guess < high { guess } else { f64::midpoint(low, high) };
+    let mut reach = 0.01;
     let mut last = 0i8;
-    for step in 0..200 {
+    for step in 1..200 {
         let value = f(at);
         if value == 0.0 {
             return at;
@@ -319,18 +329,21 @@ pub(crate) fn increasing_root(f: impl Fn(f64) -> f64, low: f64, high: f64, guess
             }
             last = 1;
         }
-        if high - low <= 1e-12 * high.abs().max(1e-300) {
+        if high - low <= precision * high.abs().max(1e-300) {
             break;
+        }
+        if below.is_nan() || above.is_nan() {
+            // At the ends the signs are those of the contract.
+            at = if below.is_nan() { (at - reach * at.abs()).max(low) } else { (at + reach * at.abs()).min(high) };
+            reach *= 4.0;
+            continue;
         }
         let secant = low - below * (high - low) / (above - below);
         // Now and then halve: a flat function must not stall the secant.
-        at = if secant > low && secant < high && step % 4 != 3 {
-            secant
-        } else if below.is_nan() && low > 0.0 {
-            low
-        } else {
-            f64::midpoint(low, high)
-        };
+        at = if secant > low && secant < high && step % 8 != 7 { secant } else { f64::midpoint(low, high) };
+        // A secant that hits the root to the last bits moves one end only: step over it to move the other.
+        let nudge = precision * at.abs() / 4.0;
+        at = if last < 0 { (at + nudge).min(high) } else { (at - nudge).max(low) };
     }
     f64::midpoint(low, high)
 }

@@ -2,12 +2,16 @@
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{ArrowPrimitiveType, Decimal32Type, Decimal64Type, Decimal128Type};
-use arrow_array::{Array, downcast_dictionary_array, types};
+use arrow_array::{Array, RecordBatch, UInt32Array, downcast_dictionary_array, types};
 use arrow_buffer::{ArrowNativeType, NullBuffer};
 use arrow_schema::{DataType, TimeUnit};
+use arrow_select::take::take_record_batch;
+use barograph_core::{Error, Result};
+
+use crate::window::start_of;
 
 /// Values per block: 128 KB, so that every sketch finds them in the second-level cache.
-const BLOCK: usize = 16_384;
+const BLOCK: usize = 8192;
 
 /// Runs of valid rows.
 fn valid_runs(nulls: Option<&NullBuffer>, len: usize) -> Vec<(usize, usize)> {
@@ -162,6 +166,42 @@ fn dictionary_names(array: &dyn Array, sink: &mut dyn FnMut(&str, u64)) -> bool 
         readable &= names(values.slice(at, 1).as_ref(), &mut |name, _| sink(name, *count));
     }
     readable
+}
+
+/// The rows that have a time, grouped by the tile of this length they lie in; the order inside a tile is kept.
+///
+/// # Errors
+/// None in practice.
+pub fn by_tile(batch: &RecordBatch, times: &[Option<i64>], length: i64) -> Result<Vec<(i64, RecordBatch)>> {
+    let starts: Vec<Option<i64>> = times.iter().map(|time| time.map(|time| start_of(time, length))).collect();
+    let runs = || starts.chunk_by(|a, b| a == b);
+    let slices = |batch: &RecordBatch, runs: &mut dyn Iterator<Item = (Option<i64>, usize)>| {
+        let mut from = 0;
+        let mut out = Vec::new();
+        for (start, rows) in runs {
+            if let Some(start) = start {
+                out.push((start, batch.slice(from, rows)));
+            }
+            from += rows;
+        }
+        out
+    };
+    if runs().count() * 8 <= starts.len() {
+        return Ok(slices(batch, &mut runs().map(|run| (run[0], run.len()))));
+    }
+    // Rows come in no order of time: bring those of a tile together.
+    let mut order: Vec<u32> = (0..starts.len() as u32).collect();
+    order.sort_by_key(|row| starts[*row as usize]);
+    let sorted = take_record_batch(batch, &UInt32Array::from_iter_values(order.iter().copied()))
+        .map_err(|error| Error::invalid(format!("the frame could not be read: {error}")))?;
+    let mut tiles: Vec<(Option<i64>, usize)> = Vec::new();
+    for row in order {
+        match tiles.last_mut() {
+            Some((start, rows)) if *start == starts[row as usize] => *rows += 1,
+            _ => tiles.push((starts[row as usize], 1)),
+        }
+    }
+    Ok(slices(&sorted, &mut tiles.into_iter()))
 }
 
 /// Rows whose value is null, nulls behind a dictionary's keys included.

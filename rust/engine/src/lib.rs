@@ -2,6 +2,7 @@
 
 pub mod alert;
 pub mod compare;
+pub mod dependence;
 pub mod frame;
 pub mod labels;
 pub mod monitor;

@@ -77,8 +77,8 @@ impl Numbers {
 
     fn update(&mut self, block: &[f64], bins: Option<&Bins>, scratch: &mut Vec<f64>) {
         let mut values = block;
-        let odd: u64 = block.iter().map(|v| u64::from(!v.is_finite())).sum();
-        if odd > 0 {
+        let (mut min, mut max, all_finite) = extremes(block);
+        if !all_finite {
             for value in block.iter().filter(|v| !v.is_finite()) {
                 self.nan += u64::from(value.is_nan());
                 self.positive_infinity += u64::from(*value == f64::INFINITY);
@@ -87,8 +87,8 @@ impl Numbers {
             scratch.clear();
             scratch.extend(block.iter().filter(|v| v.is_finite()));
             values = scratch;
+            (min, max, _) = extremes(values);
         }
-        let (min, max) = extremes(values);
         // -0 and 0 are one value: which came first must not show.
         (self.min, self.max) = (self.min.min(min) + 0.0, self.max.max(max) + 0.0);
         self.moments.update_many(values);
@@ -152,20 +152,22 @@ impl Numbers {
     }
 }
 
-/// Smallest and largest of finite values, in lanes the compiler can turn into vectors.
-fn extremes(values: &[f64]) -> (f64, f64) {
-    let (mut low, mut high) = ([f64::INFINITY; 8], [f64::NEG_INFINITY; 8]);
-    let chunks = values.chunks_exact(8);
-    let rest = chunks.remainder();
+/// Smallest and largest value and whether all are finite (if not, the first two mean nothing), in lanes for vector code.
+fn extremes(values: &[f64]) -> (f64, f64, bool) {
+    let (mut low, mut high, mut odd) = ([f64::INFINITY; 8], [f64::NEG_INFINITY; 8], [0.0; 8]);
+    let (chunks, rest) = values.as_chunks::<8>();
     let mut take = |lane: usize, value: f64| {
         low[lane] = if value < low[lane] { value } else { low[lane] };
         high[lane] = if value > high[lane] { value } else { high[lane] };
+        // 0 for what is finite, NaN for the rest; once NaN it stays so.
+        odd[lane] += value * 0.0;
     };
     for chunk in chunks {
-        chunk.iter().enumerate().for_each(|(lane, value)| take(lane, *value));
+        (0..8).for_each(|lane| take(lane, chunk[lane]));
     }
     rest.iter().for_each(|value| take(0, *value));
-    (low.into_iter().fold(f64::INFINITY, f64::min), high.into_iter().fold(f64::NEG_INFINITY, f64::max))
+    let finite = odd.iter().all(|lane| !lane.is_nan());
+    (low.into_iter().fold(f64::INFINITY, f64::min), high.into_iter().fold(f64::NEG_INFINITY, f64::max), finite)
 }
 
 /// What a column's values were summarised into.
@@ -414,6 +416,17 @@ impl Profile {
     /// The column of this name.
     pub fn column(&self, name: &str) -> Option<&ColumnProfile> {
         self.columns.iter().find(|column| column.column.name == name)
+    }
+
+    /// The length of its window, else of what its column of times spans, in nanoseconds; `None` if it knows no time.
+    pub fn span(&self) -> Option<i64> {
+        let times = self.columns.iter().find(|column| column.column.role == Role::Time);
+        self.window
+            .or(match times.map(|column| &column.content) {
+                Some(Content::Times(Some((first, last)))) => Some((*first, *last)),
+                _ => None,
+            })
+            .map(|(start, end)| end.saturating_sub(start).max(1))
     }
 
     /// Kinds and roles of its columns.

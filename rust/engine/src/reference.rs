@@ -6,9 +6,10 @@ use barograph_core::codec::{Reader, SnapshotKind, Writer};
 use barograph_core::hash::murmur3_x64_128;
 use barograph_core::{Error, Result};
 
+use crate::dependence::{Collector, Dependence};
 use crate::frame;
 use crate::profile::{ColumnProfile, Profile};
-use crate::schema::{Kind, Schema};
+use crate::schema::{Kind, Role, Schema};
 
 /// Values per column kept in memory while edges are found; beyond it every 2^j-th value stands for its neighbours.
 const EDGE_VALUES: usize = 1 << 20;
@@ -20,6 +21,15 @@ pub struct ReferenceColumn {
     pub profile: ColumnProfile,
     /// The edges, for columns of numbers with at least one finite value.
     pub bins: Option<Bins>,
+    /// How much rows of one window resemble each other, for a few lengths in ascending order; empty without times.
+    pub dependence: Vec<Dependence>,
+}
+
+impl ReferenceColumn {
+    /// The dependence factors for a window of this length: of the next longer one that is known, else of the longest.
+    pub fn dependence_over(&self, length: i64) -> Option<&Dependence> {
+        self.dependence.iter().find(|factor| factor.length >= length).or(self.dependence.last())
+    }
 }
 
 /// A frozen profile plus the bins it fixes: what current rows are compared with. No raw rows.
@@ -66,7 +76,7 @@ impl Reference {
                     edges = Some(fixed);
                 }
             }
-            columns.push(ReferenceColumn { profile: column, bins: edges });
+            columns.push(ReferenceColumn { profile: column, bins: edges, dependence: Vec::new() });
         }
         Ok(Self::new(profile.rows, columns, created, false))
     }
@@ -96,6 +106,8 @@ impl Reference {
             if let Some(bins) = &column.bins {
                 bins.encode(writer);
             }
+            writer.len(column.dependence.len());
+            column.dependence.iter().for_each(|factor| factor.encode(writer));
         }
     }
 
@@ -123,7 +135,11 @@ impl Reference {
             if counted != bins.as_ref().map(Bins::len) || profile.count != rows {
                 return Err(Error::decode(format!("the bins of column {:?} contradict its counters", profile.column.name)));
             }
-            columns.push(ReferenceColumn { profile, bins });
+            let dependence = (0..reader.len(17)?).map(|_| Dependence::decode(&mut reader)).collect::<Result<Vec<_>>>()?;
+            if !dependence.is_sorted_by(|a, b| a.length < b.length) {
+                return Err(Error::decode(format!("the dependence factors of column {:?} are out of order", profile.column.name)));
+            }
+            columns.push(ReferenceColumn { profile, bins, dependence });
         }
         reader.finish()?;
         let out = Self::new(rows, columns, created, from_rows);
@@ -168,6 +184,8 @@ pub struct ReferenceBuilder {
     samples: Vec<EdgeSample>,
     /// Counters of the second pass.
     counted: Option<Vec<ReferenceColumn>>,
+    /// Present if some column holds the time of the rows.
+    windows: Option<Collector>,
     bins: usize,
 }
 
@@ -182,7 +200,9 @@ impl ReferenceBuilder {
             return Err(Error::invalid(format!("`bins` must be in [2, 10000], got {bins}")));
         }
         let samples = schema.columns.iter().map(|_| EdgeSample::default()).collect();
-        Ok(Self { profile: Profile::new(schema, None)?, samples, counted: None, bins })
+        let time = schema.columns.iter().find(|column| column.role == Role::Time && column.kind == Kind::Time);
+        let windows = time.map(|time| Collector::new(&time.name, schema.columns.len()));
+        Ok(Self { profile: Profile::new(schema, None)?, samples, counted: None, windows, bins })
     }
 
     /// First pass over the rows.
@@ -196,6 +216,10 @@ impl ReferenceBuilder {
                 frame::numbers(array.as_ref(), &mut |block| sample.extend(block));
             }
         }
+        if let Some(windows) = &mut self.windows {
+            let columns: Vec<_> = self.profile.columns.iter().map(|column| &column.column).collect();
+            windows.update(batch, &columns)?;
+        }
         Ok(())
     }
 
@@ -206,14 +230,13 @@ impl ReferenceBuilder {
     pub fn fix(&mut self) -> Result<bool> {
         let mut columns = Vec::with_capacity(self.samples.len());
         let mut again = false;
-        for (column, sample) in self.profile.columns.iter().zip(&mut self.samples) {
+        for (at, (column, sample)) in self.profile.columns.iter().zip(&mut self.samples).enumerate() {
             let mut profile = column.clone();
-            let mut edges = None;
+            let (mut edges, mut dependence) = (None, Vec::new());
             if let (crate::profile::Content::Numbers(numbers), false) = (&mut profile.content, sample.values.is_empty()) {
-                let mut values = std::mem::take(&mut sample.values);
-                values.sort_unstable_by(f64::total_cmp);
+                let values = std::mem::take(&mut sample.values);
                 let thinned = sample.stride > 0;
-                let mut bins = Bins::from_sorted(&values, self.bins)?;
+                let mut bins = Bins::from_values(&values, self.bins)?;
                 if let (true, Some(min), Some(max)) = (thinned, numbers.min(), numbers.max()) {
                     // The sample missed the extremes: the outer bins reach out to them.
                     let mut stretched = bins.edges().to_vec();
@@ -223,15 +246,19 @@ impl ReferenceBuilder {
                     bins = Bins::from_edges(stretched)?;
                 }
                 let mut counts = vec![0; bins.len()];
+                bins.count(&values, &mut counts);
+                let windows = self.windows.as_ref();
+                dependence = windows.map_or_else(Vec::new, |windows| windows.factors(at, Some((&bins, &counts))));
                 if thinned {
                     again = true;
-                } else {
-                    bins.count(&values, &mut counts);
+                    counts.fill(0);
                 }
                 numbers.bins = Some(counts);
                 edges = Some(bins);
+            } else if let (crate::profile::Content::Names(_), Some(windows)) = (&profile.content, &self.windows) {
+                dependence = windows.factors(at, None);
             }
-            columns.push(ReferenceColumn { profile, bins: edges });
+            columns.push(ReferenceColumn { profile, bins: edges, dependence });
         }
         self.counted = Some(columns);
         Ok(again)

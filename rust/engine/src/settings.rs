@@ -23,6 +23,8 @@ pub struct Settings {
     pub unions: usize,
     /// Rows added to each bin by the PSI test.
     pub smoothing: f64,
+    /// Whether counts are divided by the reference's dependence factors.
+    pub dependence: bool,
     /// Combination of the columns.
     pub combination: Combination,
     /// PSI beyond which a column is info, warning, critical.
@@ -37,6 +39,7 @@ impl Default for Settings {
             confidence: 0.99,
             unions: 10,
             smoothing: barograph_core::scores::psi::DEFAULT_SMOOTHING,
+            dependence: true,
             combination: Combination::Bh,
             psi_tolerances: [0.02, 0.1, 0.25],
             share_tolerances: [0.005, 0.02, 0.1],

@@ -8,7 +8,8 @@ use crate::profile::Profile;
 use crate::reference::Reference;
 
 const SECOND: i64 = 1_000_000_000;
-const DAY: i64 = 86_400 * SECOND;
+pub(crate) const HOUR: i64 = 3600 * SECOND;
+pub(crate) const DAY: i64 = 24 * HOUR;
 
 /// The start of the window of this length that holds a time; nanoseconds since the epoch.
 pub fn start_of(time: i64, length: i64) -> i64 {

@@ -44,6 +44,12 @@ impl PyReference {
         Some((column.bins.as_ref()?.edges().to_vec(), column.profile.numbers()?.bins.clone()?))
     }
 
+    /// Hours of a window and the dependence factors of values and nulls.
+    fn dependence(&self, name: &str) -> Vec<(f64, f64, f64)> {
+        let factors = self.inner.column(name).map_or(&[][..], |column| &column.dependence);
+        factors.iter().map(|factor| (factor.length as f64 / 3.6e12, factor.values, factor.nulls)).collect()
+    }
+
     fn profile(&self) -> PyProfile {
         let columns = self.inner.columns.iter().map(|column| column.profile.clone()).collect();
         PyProfile::new(Profile { rows: self.inner.rows, columns, reference: Some(self.inner.id().to_owned()), window: None })

@@ -6,7 +6,7 @@
 //! 2307.11878. The adaption of the variance is ours; `docs/methods/psi.md` derives it and gives its measured size.
 
 use super::{Interval, Score};
-use crate::distributions::{chi_square_sf, increasing_root, noncentral_chi_square_cdf, noncentral_chi_square_sf};
+use crate::distributions::{chi_square_sf, increasing_root, noncentral_chi_square_cdf, noncentral_chi_square_sf, normal_quantile};
 use crate::error::{Error, Result};
 
 /// Half a count in each bin: the smoothing under which the size of the test was measured.
@@ -96,27 +96,37 @@ impl PsiTest {
         if self.p_value(self.statistic) <= alpha {
             return self.statistic;
         }
-        let level = libm::log(alpha);
-        increasing_root(|tolerance| libm::log(self.p_value(tolerance).max(1e-300)) - level, least, self.statistic, self.statistic / 2.0)
+        // On the scale of the normal law the p-value is almost a straight line of the root of the tolerance.
+        let level = normal_quantile(alpha);
+        let excess = |tolerance| normal_quantile(self.p_value(tolerance).max(1e-300)) - level;
+        increasing_root(excess, least, self.statistic, self.guess(level), 1e-10)
     }
 
     /// One-sided upper limit at level `alpha`: the smallest PSI that is rejected from above; at least the estimate.
     pub fn upper(&self, alpha: f64) -> f64 {
         let x = self.adapted * self.statistic;
-        let level = libm::log(alpha);
+        let level = normal_quantile(alpha);
         // How far the level exceeds the probability of seeing so little.
-        let excess = |psi: f64| level - libm::log(noncentral_chi_square_cdf(x, self.freedom, self.adapted * psi).max(1e-300));
-        let mut high = self.statistic.max(1.0 / self.size.max(1e-300));
+        let excess =
+            |psi: f64| level - normal_quantile(noncentral_chi_square_cdf(x, self.freedom, self.adapted * psi).clamp(1e-300, 1.0 - 1e-16));
+        if excess(self.statistic) >= 0.0 {
+            return self.statistic;
+        }
+        let guess = self.guess(-level).max(self.statistic);
+        let mut high = guess.max(1.0 / self.size.max(1e-300)) * 1.01;
         for _ in 0..200 {
             if excess(high) >= 0.0 {
                 break;
             }
             high *= 2.0;
         }
-        if excess(self.statistic) >= 0.0 {
-            return self.statistic;
-        }
-        increasing_root(excess, self.statistic, high, f64::midpoint(self.statistic, high)).max(self.statistic)
+        increasing_root(excess, self.statistic, high, guess, 1e-10).max(self.statistic)
+    }
+
+    /// About the tolerance whose p-value has the normal deviate `z`: the root of a noncentral chi-square is nearly normal.
+    fn guess(&self, z: f64) -> f64 {
+        let root = (libm::sqrt(self.adapted * self.statistic) + z).max(0.0);
+        ((root * root - self.freedom + 1.0) / self.adapted).max(0.0)
     }
 
     /// The estimate with its limits at `confidence` (one-sided each) and its p-value against `tolerance`.

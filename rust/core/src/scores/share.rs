@@ -4,7 +4,7 @@
 //! level at 1 % where Wilson's reach 1.7 %. Source: Newcombe, Stat. Med. 1998; Zou & Donner, Stat. Med. 2008.
 
 use super::{Interval, Score};
-use crate::distributions::{binomial_lower, binomial_upper, increasing_root};
+use crate::distributions::{binomial_lower, binomial_upper, increasing_root, normal_sf};
 use crate::error::{Error, Result};
 
 /// No p-value is given below this one.
@@ -65,8 +65,11 @@ impl ShareTest {
         if excess(most) <= 0.0 {
             return 1.0;
         }
+        let variance = |(count, total): (f64, f64)| (count + 0.5) * (total - count + 0.5) / ((total + 1.0) * total * total);
+        let z = (self.difference().abs() - tolerance) / libm::sqrt(variance(high) + variance(low));
+        let guess = libm::log(normal_sf(z).clamp(LEAST_P, 0.5));
         // Searched on a shifted axis: the root finder works with relative precision.
-        libm::exp(increasing_root(|at| excess(at + least), 0.0, most - least, f64::midpoint(0.0, most - least)) + least)
+        libm::exp(increasing_root(|at| excess(at + least), 0.0, most - least, guess - least, 1e-9) + least)
     }
 
     /// The difference with its limits at `confidence` and its p-value against `tolerance`.

@@ -62,6 +62,8 @@ const MANTISSA: u64 = (1 << 52) - 1;
 /// Octaves run from 2^-1075 (below the smallest subnormal) to 2^1024.
 const LOWEST_OCTAVE: i32 = -1075;
 const OCTAVES: usize = 2100;
+/// No finite value has it.
+const NO_OCTAVE: i32 = LOWEST_OCTAVE + OCTAVES as i32 - 1;
 const ABSENT: u16 = u16::MAX;
 /// The finest scale with exact boundaries here, and the finest that Prometheus knows.
 pub const MAX_SCALE: u8 = 8;
@@ -232,20 +234,31 @@ impl ExponentialHistogram {
             }
             return;
         }
-        // Sign and exponent in one look-up. What is absent (a new octave, zero, subnormal, not finite) takes the slow way.
+        // Sign and exponent in one look-up. What is absent (a new octave, subnormal, not finite) takes the slow way.
         let mut direct = [u32::MAX; 4096];
+        let mut zeros = 0;
         let (scale, tables) = (self.scale, self.tables);
         for value in values {
+            zeros += u64::from(*value == 0.0);
             let below = value.to_bits().wrapping_sub(1);
             let key = (below >> 52) as usize;
             let at = direct[key] as usize + tables.cell(below & MANTISSA, scale);
             if let Some(count) = self.counts.get_mut(at) {
                 *count += 1;
+            } else if *value == 0.0 {
+                // Zeros share these keys with NaN alone: a page of no octave takes both and is thrown away.
+                direct[key] = self.page(0, NO_OCTAVE) as u32;
             } else if let Some((sign, octave)) = self.update_slowly(*value)
-                && octave > -1023
+                // The last octave shares its key with infinity.
+                && (-1022..1023).contains(&octave)
             {
                 direct[key] = self.page(sign, octave) as u32;
             }
+        }
+        if zeros > 0 {
+            self.zero += zeros;
+            let (start, width) = (self.page(0, NO_OCTAVE), self.width());
+            self.counts[start..start + width].fill(0);
         }
     }
 
@@ -454,6 +467,17 @@ impl ExponentialHistogram {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn batches_and_single_values_agree_on_zeros_extremes_and_what_is_not_finite() {
+        let odd = [0.0, -0.0, f64::MAX, -f64::MAX, 9e307, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, -f64::NAN, 5e-324, 2.3e-308, 1.0];
+        let mut values: Vec<f64> = (0..600).map(|i| odd[i % odd.len()]).collect();
+        values.push(f64::from_bits(u64::MAX));
+        let (mut batch, mut single) = (ExponentialHistogram::new(6).unwrap(), ExponentialHistogram::new(6).unwrap());
+        batch.update_many(&values);
+        values.iter().for_each(|value| single.update(*value));
+        assert!(batch == single && batch.zero_count() == 100 && batch.count() == 400, "{} {}", batch.count(), single.count());
+    }
 
     #[test]
     fn every_boundary_and_its_neighbours_fall_on_the_right_side() {

