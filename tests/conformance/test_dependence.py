@@ -5,6 +5,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+
 def days(seed, count, rows=1000, effect=0.2, first=0):
     """Rows of some days; each day's mean is drawn from a normal law of its own."""
     rng = np.random.default_rng(seed)
