@@ -371,28 +371,38 @@ impl ExponentialHistogram {
         cells.filter(|(_, count)| *count > 0).collect()
     }
 
+    /// Sign, octave, cell of the octave and count of the cells that hold values, ascending; zero comes as `None`.
+    fn places(&self) -> impl Iterator<Item = (Option<(usize, i32, usize)>, u64)> {
+        let below = self
+            .side(1)
+            .rev()
+            .flat_map(|(octave, counts)| counts.iter().enumerate().rev().map(move |(k, count)| (Some((1, octave, k)), *count)));
+        let above =
+            self.side(0).flat_map(|(octave, counts)| counts.iter().enumerate().map(move |(k, count)| (Some((0, octave, k)), *count)));
+        below.chain([(None, self.zero)]).chain(above).filter(|(_, count)| *count > 0)
+    }
+
+    fn cell_at(&self, place: Option<(usize, i32, usize)>, count: u64) -> Cell {
+        match place {
+            None => Cell { lower: 0.0, upper: 0.0, count },
+            Some((0, octave, k)) => Cell { lower: self.bound(octave, k), upper: self.bound(octave, k + 1), count },
+            Some((_, octave, k)) => Cell { lower: -self.bound(octave, k + 1), upper: -self.bound(octave, k), count },
+        }
+    }
+
     /// The cells that hold values, ascending.
     pub fn cells(&self) -> Vec<Cell> {
-        let mut out = Vec::new();
-        for (octave, counts) in self.side(1).rev() {
-            for (k, count) in counts.iter().enumerate().rev().filter(|(_, c)| **c > 0) {
-                out.push(Cell { lower: -self.bound(octave, k + 1), upper: -self.bound(octave, k), count: *count });
-            }
-        }
-        if self.zero > 0 {
-            out.push(Cell { lower: 0.0, upper: 0.0, count: self.zero });
-        }
-        for (octave, counts) in self.side(0) {
-            for (k, count) in counts.iter().enumerate().filter(|(_, c)| **c > 0) {
-                out.push(Cell { lower: self.bound(octave, k), upper: self.bound(octave, k + 1), count: *count });
-            }
-        }
-        out
+        self.places().map(|(place, count)| self.cell_at(place, count)).collect()
     }
 
     fn bound(&self, octave: i32, k: usize) -> f64 {
         let mantissa = self.tables.edges[k];
-        let bound = libm::scalbn(1.0 + mantissa as f64 / (1u64 << 52) as f64, octave);
+        // A mantissa of 2^52 ends the octave: it carries into the exponent.
+        let bound = if octave >= -1022 {
+            f64::from_bits((((octave + 1023) as u64) << 52) + mantissa)
+        } else {
+            libm::scalbn(1.0 + mantissa as f64 / (1u64 << 52) as f64, octave)
+        };
         if bound.is_finite() { bound } else { f64::MAX }
     }
 
@@ -412,14 +422,11 @@ impl ExponentialHistogram {
         let total = self.count();
         let rank = (libm::ceil(q * total as f64) as u64).clamp(1, total.max(1));
         let mut seen = 0;
-        Ok(self
-            .cells()
-            .iter()
-            .find(|cell| {
-                seen += cell.count;
-                seen >= rank
-            })
-            .map(Cell::value))
+        let found = self.places().find(|(_, count)| {
+            seen += count;
+            seen >= rank
+        });
+        Ok(found.map(|(place, count)| self.cell_at(place, count).value()))
     }
 
     /// Appends the histogram to a snapshot; equal histograms give equal bytes.

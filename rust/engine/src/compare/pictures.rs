@@ -46,7 +46,7 @@ pub(super) fn number_bars(was: &Numbers, edges: &[f64], reference: &[u64], curre
                 out[(libm::ceil(end) as usize).clamp(1, BARS) - 1] += share;
                 continue;
             }
-            for (cell, sum) in out.iter_mut().enumerate() {
+            for (cell, sum) in out.iter_mut().enumerate().take(libm::ceil(end) as usize).skip(start as usize) {
                 let overlap = end.min((cell + 1) as f64) - start.max(cell as f64);
                 *sum += share * overlap.max(0.0) / width;
             }
