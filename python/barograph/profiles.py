@@ -79,7 +79,7 @@ class Profile:
 
         Raises IncompatibleError for another reference or a column of another kind; nothing is changed then.
         """
-        self._native = self._native.merged(other._native)
+        self._native.merge(other._native)
 
     def to_frame(self) -> pl.DataFrame:
         """One row per column; numbers that do not exist for a column are null."""

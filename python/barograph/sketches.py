@@ -16,6 +16,8 @@ from barograph.errors import InvalidArgumentError
 from barograph.snapshots import as_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import ArrayLike
 
 __all__ = ["ExponentialHistogram", "Hll", "Kll"]
@@ -25,7 +27,7 @@ class ExponentialHistogram:
     """Counts in base-2 cells, both signs and zero: the bucket index of OpenTelemetry and Prometheus native histograms.
 
     scale: 2**scale cells per octave, 0 to 8. `quantile(q)` is the nearest-rank quantile within `relative_error`. NaN and infinities
-    are left out. Memory: 8 bytes per cell of each octave in use; about 2 ns per value.
+    are left out. Memory: 8 bytes per cell of each octave in use; about 1 ns per value of an array.
 
     >>> h = ExponentialHistogram(scale=6)
     >>> h.update_many([1.0, 2.0, 4.0])
@@ -36,10 +38,21 @@ class ExponentialHistogram:
     def __init__(self, scale: int = 6) -> None:
         if not isinstance(scale, int) or not 0 <= scale <= 8:
             raise InvalidArgumentError(f"`scale` must be an integer in [0, 8], got {scale!r}", "6 keeps quantiles within 0.54 %")
-        self._native = _barograph.ExponentialHistogram(scale)
+        self._adopt(_barograph.ExponentialHistogram(scale))
+
+    def _adopt(self, native: _barograph.ExponentialHistogram) -> None:
+        self._native = native
+        # Bound once: a Python function around it would cost as much as the counting.
+        self.update: Callable[[float], None] = native.update
+
+    @classmethod
+    def _of(cls, native: _barograph.ExponentialHistogram) -> ExponentialHistogram:
+        out = cls.__new__(cls)
+        out._adopt(native)
+        return out
 
     def update_many(self, values: ArrayLike) -> None:
-        """Counts the values of an array."""
+        """Counts the values of an array; `update(value)` counts one, in about 40 ns."""
         import numpy as np
 
         self._native.update_many(np.ascontiguousarray(values, dtype=np.float64).reshape(-1))
@@ -76,9 +89,7 @@ class ExponentialHistogram:
         """The same values in wider cells; exact, because cells nest. scale: at most that of this histogram."""
         if not isinstance(scale, int) or not 0 <= scale <= self.scale:
             raise InvalidArgumentError(f"`scale` must be an integer in [0, {self.scale}], got {scale!r}")
-        out = ExponentialHistogram.__new__(ExponentialHistogram)
-        out._native = self._native.downscale(scale)
-        return out
+        return ExponentialHistogram._of(self._native.downscale(scale))
 
     def to_otlp(self) -> dict[str, Any]:
         """The counters of an OTLP ExponentialHistogramDataPoint, as its JSON names them; no counter is lost.
@@ -130,9 +141,7 @@ class ExponentialHistogram:
     @classmethod
     def from_bytes(cls, data: bytes) -> ExponentialHistogram:
         """Reads a snapshot. Raises SnapshotError for anything else."""
-        out = cls.__new__(cls)
-        out._native = _barograph.ExponentialHistogram.from_bytes(as_bytes(data))
-        return out
+        return cls._of(_barograph.ExponentialHistogram.from_bytes(as_bytes(data)))
 
 
 class Kll:

@@ -208,7 +208,27 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// `Decode` if it does not fit 64 bits.
+    #[inline]
     pub fn u64(&mut self) -> Result<u64> {
+        const MORE: u64 = 0x8080_8080_8080_8080;
+        if let Some(word) = self.bytes.first_chunk::<8>() {
+            let word = u64::from_le_bytes(*word);
+            // The first byte without the mark that more follow.
+            let end = (!word & MORE).trailing_zeros();
+            if end < 64 {
+                self.bytes = &self.bytes[end as usize / 8 + 1..];
+                // Groups of seven bits close up: bytes to pairs, pairs to fours, fours to one.
+                let bits = word & (u64::MAX >> (63 - end)) & !MORE;
+                let bits = (bits & 0x007f_007f_007f_007f) | (bits & 0x7f00_7f00_7f00_7f00) >> 1;
+                let bits = (bits & 0x0000_3fff_0000_3fff) | (bits & 0x3fff_0000_3fff_0000) >> 2;
+                return Ok((bits & 0x0fff_ffff) | (bits & 0x0fff_ffff_0000_0000) >> 4);
+            }
+        }
+        self.long()
+    }
+
+    /// A varint of nine or ten bytes, or one near the end of the bytes.
+    fn long(&mut self) -> Result<u64> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = self.u8()?;

@@ -107,9 +107,6 @@ impl Numbers {
         self.moments.merge(&other.moments);
         self.histogram.merge(&other.histogram)?;
         if let (Some(mine), Some(theirs)) = (&mut self.bins, &other.bins) {
-            if mine.len() != theirs.len() {
-                return Err(Error::incompatible("profiles count different bins").hint("make both with the same reference"));
-            }
             mine.iter_mut().zip(theirs).for_each(|(to, from)| *to += from);
         }
         Ok(())
@@ -262,7 +259,8 @@ impl ColumnProfile {
         }
     }
 
-    fn merge(&mut self, other: &Self) -> Result<()> {
+    /// Refuses what [`merge`](Self::merge) could not add.
+    fn fits(&self, other: &Self) -> Result<()> {
         let texts = |kind: Kind| matches!(kind, Kind::Category | Kind::Text);
         if self.column.kind != other.column.kind && !(texts(self.column.kind) && texts(other.column.kind)) {
             return Err(Error::incompatible(format!(
@@ -273,6 +271,15 @@ impl ColumnProfile {
             ))
             .hint("give both the same `schema`"));
         }
+        match (self.numbers().and_then(|mine| mine.bins.as_ref()), other.numbers().and_then(|theirs| theirs.bins.as_ref())) {
+            (Some(mine), Some(theirs)) if mine.len() != theirs.len() => {
+                Err(Error::incompatible("profiles count different bins").hint("make both with the same reference"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn merge(&mut self, other: &Self) -> Result<()> {
         self.column.kind = self.column.kind.max(other.column.kind);
         // A short part may not show what its column is for: what one part saw stands.
         self.column.role = self.column.role.max(other.column.role);
@@ -443,8 +450,10 @@ impl Profile {
             return Err(Error::incompatible("one profile counts the bins of another reference than the other")
                 .hint("make both with the same `reference`, or both without"));
         }
-        let mut merged = self.clone();
-        for column in &mut merged.columns {
+        for (mine, theirs) in self.columns.iter().filter_map(|mine| Some((mine, other.column(&mine.column.name)?))) {
+            mine.fits(theirs)?;
+        }
+        for column in &mut self.columns {
             if let Some(theirs) = other.column(&column.column.name) {
                 column.merge(theirs)?;
             } else {
@@ -452,18 +461,19 @@ impl Profile {
                 column.nulls += other.rows;
             }
         }
-        for theirs in other.columns.iter().filter(|theirs| self.column(&theirs.column.name).is_none()) {
-            let mut column = theirs.clone();
-            column.count += self.rows;
-            column.nulls += self.rows;
-            merged.columns.push(column);
+        for theirs in &other.columns {
+            if self.column(&theirs.column.name).is_none() {
+                let mut column = theirs.clone();
+                column.count += self.rows;
+                column.nulls += self.rows;
+                self.columns.push(column);
+            }
         }
-        merged.rows += other.rows;
-        merged.window = match (self.window, other.window) {
+        self.rows += other.rows;
+        self.window = match (self.window, other.window) {
             (Some((a, b)), Some((c, d))) => Some((a.min(c), b.max(d))),
             _ => None,
         };
-        *self = merged;
         Ok(())
     }
 

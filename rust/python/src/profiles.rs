@@ -90,6 +90,27 @@ impl PyProfile {
         .raise()
     }
 
+    /// Adds another profile to this one; nothing is changed where they do not fit.
+    fn merge(&self, py: Python<'_>, other: &Self) -> PyResult<()> {
+        py.detach(|| {
+            if std::ptr::eq(self, other) {
+                let theirs = lock(&other.inner).clone();
+                return lock(&self.inner).merge(&theirs);
+            }
+            // Two threads may merge two profiles into each other: the one at the lower address is locked first.
+            let (mut mine, theirs);
+            if std::ptr::from_ref(self) < std::ptr::from_ref(other) {
+                mine = lock(&self.inner);
+                theirs = lock(&other.inner);
+            } else {
+                theirs = lock(&other.inner);
+                mine = lock(&self.inner);
+            }
+            mine.merge(&theirs)
+        })
+        .raise()
+    }
+
     fn to_bytes<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         let bytes = py.detach(|| lock(&self.inner).to_bytes());
         PyBytes::new(py, &bytes)

@@ -26,6 +26,11 @@ impl PyExponentialHistogram {
         Ok(Self { inner: Mutex::new(ExponentialHistogram::new(scale).raise()?) })
     }
 
+    #[pyo3(signature = (value, /))]
+    fn update(&self, value: f64) {
+        lock(&self.inner).update(value);
+    }
+
     fn update_many(&self, py: Python<'_>, values: PyReadonlyArray1<'_, f64>) {
         let array = values.as_array();
         py.detach(|| match array.as_slice() {
