@@ -1,7 +1,8 @@
-"""Each sketch of the catalogue beside numpy: exponential_histogram, kll, hll."""
+"""Each sketch of the catalogue beside numpy: exponential_histogram, kll, hll, theta, frequent_items, sample."""
 
 import barograph as bg
 import numpy as np
+import polars as pl
 
 X = np.random.default_rng(0).lognormal(3, 1, 2_000_000)
 
@@ -33,3 +34,18 @@ def test_kll(benchmark):
 def test_hll(benchmark):
     values = np.arange(len(X))
     benchmark.pedantic(lambda: bg.sketches.Hll().update_many(values), rounds=3)
+
+
+def test_theta(benchmark):
+    values = np.arange(len(X))
+    benchmark.pedantic(lambda: bg.sketches.Theta().update_many(values), rounds=3)
+
+
+def test_sample(benchmark):
+    values = np.arange(len(X))
+    benchmark.pedantic(lambda: bg.sketches.Sample().update_many(values), rounds=3)
+
+
+def test_frequent_items_of_a_dictionary_column(benchmark):
+    names = pl.Series([f"n{i % 1000}" for i in range(1_000_000)], dtype=pl.Categorical)
+    benchmark.pedantic(lambda: bg.sketches.FrequentItems().update_many(names), rounds=3)

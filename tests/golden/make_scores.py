@@ -176,4 +176,4 @@ if __name__ == "__main__":
     ]
     document = {"covers": scores, "numbers": {k: numbers(v) for k, v in pairs.NUMBERS.items()}}
     write("scores.json", {**document, "names": {k: names(v) for k, v in pairs.NAMES.items()}, **tails()})
-    write("sketches.json", {"covers": ["exponential_histogram", "kll", "hll"], "cells": cells()})
+    write("sketches.json", {"covers": ["exponential_histogram", "kll", "hll", "theta", "frequent_items", "sample"], "cells": cells()})

@@ -59,13 +59,75 @@ def test_hll_hashes_text_and_floats_as_datasketches_does():
         assert bg.sketches.Hll.from_bytes(theirs.serialize_compact()).to_bytes() == ours.to_bytes()
 
 
+@pytest.mark.parametrize("n", [0, 1, 2, 4000, 5000, 200_000])
+@pytest.mark.parametrize("lg_k", [5, 12])
+def test_theta_both_ways(n, lg_k):
+    ours, theirs = bg.sketches.Theta(lg_k), ds.update_theta_sketch(lg_k)
+    ours.update_many(np.arange(n))
+    for value in range(n):
+        theirs.update(value)
+    back = ds.compact_theta_sketch.deserialize(ours.to_bytes())
+    assert back.get_estimate() == pytest.approx(ours.estimate)
+    assert ours.estimate == pytest.approx(n, rel=5 / 2 ** (lg_k / 2), abs=0.5)
+    for compact in (theirs.compact(True), theirs.compact(False)):
+        read = bg.sketches.Theta.from_bytes(compact.serialize(), lg_k)
+        assert read.estimate == pytest.approx(theirs.get_estimate())
+        # Both keep the smallest hashes: held to k, they are the same ones.
+        read.merge(ours)
+        assert read.to_bytes() == ours.to_bytes()
+
+
+def test_theta_set_operations_agree():
+    sides = []
+    for values in (range(60_000), range(40_000, 90_000)):
+        ours, theirs = bg.sketches.Theta(), ds.update_theta_sketch()
+        ours.update_many(np.array(values))
+        for value in values:
+            theirs.update(value)
+        sides.append((ours, theirs.compact()))
+    (a, theirs_a), (b, theirs_b) = sides
+    operation = ds.theta_intersection()
+    operation.update(theirs_a)
+    operation.update(theirs_b)
+    for got, want, truth in (
+        (a.intersection(b), operation.get_result(), 20_000),
+        (a.difference(b), ds.theta_a_not_b().compute(theirs_a, theirs_b), 40_000),
+    ):
+        assert got.estimate == pytest.approx(truth, rel=0.1)
+        assert want.get_estimate() == pytest.approx(truth, rel=0.1)
+
+
+@pytest.mark.parametrize("n", [0, 1, 500, 50_000])
+def test_frequent_items_both_ways(n):
+    rng = np.random.default_rng(n)
+    names = [f"n{int(x)}" for x in rng.zipf(1.5, n) % 5000] + ["Zürich"] * (n // 50)
+    ours, theirs = bg.sketches.FrequentItems(8), ds.frequent_strings_sketch(8)
+    ours.update_many(names)
+    for name in names:
+        theirs.update(name)
+    truth = {name: names.count(name) for name in {"n1", "n2", "Zürich", "n4999"}}
+    back = ds.frequent_strings_sketch.deserialize(ours.to_bytes())
+    read = bg.sketches.FrequentItems.from_bytes(theirs.serialize())
+    assert back.total_weight == read.count == ours.count == len(names)
+    for name, count in truth.items():
+        assert back.get_lower_bound(name) <= count <= back.get_upper_bound(name)
+        for sketch in (ours, read):
+            least, most = sketch.bounds(name)
+            assert least <= count <= most
+            assert most - least == sketch.error <= 3.5 / 256 * max(1, len(names))
+        assert read.bounds(name) == (theirs.get_lower_bound(name), theirs.get_upper_bound(name))
+    ours.merge(read)
+    assert ours.count == 2 * len(names)
+
+
 def test_hostile_bytes_are_errors():
-    kll, hll = bg.sketches.Kll(), bg.sketches.Hll()
+    kll, hll, theta, frequent = bg.sketches.Kll(), bg.sketches.Hll(), bg.sketches.Theta(), bg.sketches.FrequentItems()
     kll.update_many(np.arange(5000.0))
-    hll.update_many(np.arange(5000))
+    for sketch in (hll, theta, frequent):
+        sketch.update_many(np.arange(5000))
     rng = np.random.default_rng(0)
-    for make, data in ((bg.sketches.Kll, kll.to_bytes()), (bg.sketches.Hll, hll.to_bytes())):
-        for cut in range(0, len(data), 13):
+    for make, data in ((type(sketch), sketch.to_bytes()) for sketch in (kll, hll, theta, frequent)):
+        for cut in range(0, len(data), 1 + len(data) // 500):
             with pytest.raises(bg.errors.SnapshotError):
                 make.from_bytes(data[:cut])
         for _ in range(2000):

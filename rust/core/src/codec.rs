@@ -27,10 +27,12 @@ pub enum SnapshotKind {
     Detector = 5,
     /// Metrics of predictions.
     Metrics = 6,
+    /// A sample of ids.
+    Sample = 7,
 }
 
 impl SnapshotKind {
-    const ALL: [Self; 6] = [Self::Profile, Self::Reference, Self::Monitor, Self::Histogram, Self::Detector, Self::Metrics];
+    const ALL: [Self; 7] = [Self::Profile, Self::Reference, Self::Monitor, Self::Histogram, Self::Detector, Self::Metrics, Self::Sample];
 
     /// The word for it in messages.
     pub fn name(self) -> &'static str {
@@ -41,6 +43,7 @@ impl SnapshotKind {
             Self::Histogram => "histogram",
             Self::Detector => "detector",
             Self::Metrics => "metrics",
+            Self::Sample => "sample",
         }
     }
 }

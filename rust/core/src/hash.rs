@@ -26,6 +26,23 @@ fn word(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
 }
 
+/// The hash of the eight little-endian bytes of a number.
+#[inline]
+pub fn murmur3_of_word(word: u64, seed: u64) -> (u64, u64) {
+    avalanche(seed ^ mix1(word), seed, 8)
+}
+
+#[inline]
+fn avalanche(h1: u64, h2: u64, length: u64) -> (u64, u64) {
+    let h1 = h1 ^ length;
+    let h2 = h2 ^ length;
+    let h1 = h1.wrapping_add(h2);
+    let h2 = h2.wrapping_add(h1);
+    let (h1, h2) = (finish(h1), finish(h2));
+    let h1 = h1.wrapping_add(h2);
+    (h1, h2.wrapping_add(h1))
+}
+
 /// Both halves of the 128-bit hash.
 pub fn murmur3_x64_128(bytes: &[u8], seed: u64) -> (u64, u64) {
     let (mut h1, mut h2) = (seed, seed);
@@ -43,15 +60,7 @@ pub fn murmur3_x64_128(bytes: &[u8], seed: u64) -> (u64, u64) {
     if !tail.is_empty() {
         h1 ^= mix1(word(&tail[..tail.len().min(8)]));
     }
-    let length = bytes.len() as u64;
-    h1 ^= length;
-    h2 ^= length;
-    h1 = h1.wrapping_add(h2);
-    h2 = h2.wrapping_add(h1);
-    h1 = finish(h1);
-    h2 = finish(h2);
-    h1 = h1.wrapping_add(h2);
-    (h1, h2.wrapping_add(h1))
+    avalanche(h1, h2, bytes.len() as u64)
 }
 
 #[cfg(test)]
@@ -64,5 +73,6 @@ mod tests {
         let text = b"The quick brown fox jumps over the lazy dog";
         assert_eq!(murmur3_x64_128(text, 0), (0xe34b_bc7b_bc07_1b6c, 0x7a43_3ca9_c49a_9347));
         assert_eq!(murmur3_x64_128(b"", 0), (0, 0));
+        assert_eq!(murmur3_of_word(0x1234_5678_9abc_def0, 9001), murmur3_x64_128(&0x1234_5678_9abc_def0_u64.to_le_bytes(), 9001));
     }
 }

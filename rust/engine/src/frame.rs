@@ -153,9 +153,12 @@ fn dictionary_names(array: &dyn Array, sink: &mut dyn FnMut(&str, u64)) -> bool 
     let mut counts = vec![0u64; values.len()];
     downcast_dictionary_array!(
         array => {
-            for key in array.keys().iter().flatten() {
-                if let Some(count) = counts.get_mut(key.to_usize().unwrap_or(usize::MAX)) {
-                    *count += 1;
+            let keys = array.keys();
+            for (start, end) in valid_runs(keys.nulls(), keys.len()) {
+                for key in &keys.values()[start..end] {
+                    if let Some(count) = counts.get_mut(key.as_usize()) {
+                        *count += 1;
+                    }
                 }
             }
         }

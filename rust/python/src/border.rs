@@ -1,8 +1,11 @@
 //! Frames come in as Arrow C streams behind `PyCapsule`s (the Arrow `PyCapsule` interface).
 
+use std::borrow::Cow;
+
 use arrow_array::ffi_stream::{FFI_ArrowArrayStream, RecordBatchStreamReader};
 use arrow_array::{RecordBatch, RecordBatchReader};
 use barograph_core::{Error, Result};
+use numpy::ndarray::ArrayView1;
 use pyo3::prelude::*;
 use pyo3::types::PyCapsule;
 
@@ -22,6 +25,11 @@ fn reader(frame: &Bound<'_, PyAny>) -> PyResult<RecordBatchStreamReader> {
 
 fn unreadable(message: &str) -> Error {
     Error::invalid(format!("the frame could not be read: {message}")).hint("pass a table: named columns of equal length")
+}
+
+/// The values of an array in one piece: copied only where they are strided.
+pub fn contiguous<T: Copy>(array: ArrayView1<'_, T>) -> Cow<'_, [T]> {
+    array.to_slice().map_or_else(|| Cow::Owned(array.iter().copied().collect()), Cow::Borrowed)
 }
 
 /// Feeds every batch of a frame to `each`, the GIL released. A frame without batches gives one empty batch.

@@ -7,6 +7,7 @@ use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use crate::border::contiguous;
 use crate::errors::Raise;
 use crate::profiles::lock;
 
@@ -30,11 +31,7 @@ macro_rules! detector {
 
             fn update_many(&self, py: Python<'_>, values: PyReadonlyArray1<'_, f64>) -> PyResult<Vec<usize>> {
                 let array = values.as_array();
-                py.detach(|| match array.as_slice() {
-                    Some(slice) => lock(&self.inner).update_many(slice),
-                    None => lock(&self.inner).update_many(&array.iter().copied().collect::<Vec<_>>()),
-                })
-                .raise()
+                py.detach(|| lock(&self.inner).update_many(&contiguous(array))).raise()
             }
 
             fn to_bytes<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {

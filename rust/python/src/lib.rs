@@ -8,6 +8,7 @@
 mod border;
 mod detectors;
 mod errors;
+mod keys;
 mod metrics;
 mod monitors;
 mod profiles;

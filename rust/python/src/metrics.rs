@@ -9,6 +9,7 @@ use numpy::{PyReadonlyArray1, PyReadonlyArray2};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use crate::border::contiguous;
 use crate::errors::Raise;
 use crate::profiles::lock;
 
@@ -48,12 +49,8 @@ fn opened<T>(name: &str, data: &[u8], decode: impl FnOnce(&mut Reader<'_>) -> Re
     read().raise()
 }
 
-/// A contiguous copy where the array is strided, the array itself otherwise.
 fn slice<'a>(array: Option<&'a Doubles<'_>>) -> Option<std::borrow::Cow<'a, [f64]>> {
-    array.map(|array| match array.as_slice() {
-        Ok(slice) => std::borrow::Cow::Borrowed(slice),
-        Err(_) => std::borrow::Cow::Owned(array.as_array().iter().copied().collect()),
-    })
+    array.map(|array| contiguous(array.as_array()))
 }
 
 #[pyclass(name = "BinaryMetrics", module = "barograph._barograph", frozen)]

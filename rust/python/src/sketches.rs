@@ -3,16 +3,18 @@
 use std::sync::Mutex;
 
 use barograph_core::codec::{Reader, Writer};
-use barograph_core::sketches::{ExponentialHistogram, Hll, Kll};
+use barograph_core::sketches::{ExponentialHistogram, FrequentItems, Hll, Kll, Sample, Theta};
 use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use crate::border::contiguous;
 use crate::errors::Raise;
+use crate::keys::Keys;
 use crate::profiles::lock;
 
 /// What `catalog()` lists.
-pub const NAMES: [&str; 3] = ["exponential_histogram", "kll", "hll"];
+pub const NAMES: [&str; 6] = ["exponential_histogram", "kll", "hll", "theta", "frequent_items", "sample"];
 
 #[pyclass(name = "ExponentialHistogram", module = "barograph._barograph", frozen)]
 struct PyExponentialHistogram {
@@ -33,10 +35,7 @@ impl PyExponentialHistogram {
 
     fn update_many(&self, py: Python<'_>, values: PyReadonlyArray1<'_, f64>) {
         let array = values.as_array();
-        py.detach(|| match array.as_slice() {
-            Some(slice) => lock(&self.inner).update_many(slice),
-            None => lock(&self.inner).update_many(&array.iter().copied().collect::<Vec<_>>()),
-        });
+        py.detach(|| lock(&self.inner).update_many(&contiguous(array)));
     }
 
     #[getter]
@@ -123,10 +122,7 @@ impl PyKll {
 
     fn update_many(&self, py: Python<'_>, values: PyReadonlyArray1<'_, f64>) {
         let array = values.as_array();
-        py.detach(|| match array.as_slice() {
-            Some(slice) => lock(&self.inner).update_many(slice),
-            None => lock(&self.inner).update_many(&array.iter().copied().collect::<Vec<_>>()),
-        });
+        py.detach(|| lock(&self.inner).update_many(&contiguous(array)));
     }
 
     #[getter]
@@ -170,30 +166,8 @@ impl PyHll {
         Ok(Self { inner: Mutex::new(Hll::new(lg_k).raise()?) })
     }
 
-    fn update_integers(&self, py: Python<'_>, values: PyReadonlyArray1<'_, i64>) {
-        let array = values.as_array();
-        py.detach(|| {
-            let mut sketch = lock(&self.inner);
-            array.iter().for_each(|value| sketch.update(&value.to_le_bytes()));
-        });
-    }
-
-    fn update_doubles(&self, py: Python<'_>, values: PyReadonlyArray1<'_, f64>) {
-        let array = values.as_array();
-        py.detach(|| {
-            let mut sketch = lock(&self.inner);
-            // As DataSketches: -0 is 0, and every NaN is the same one.
-            let one = |value: f64| if value.is_nan() { 0x7ff8_0000_0000_0000 } else { (value + 0.0).to_bits() };
-            array.iter().for_each(|value| sketch.update(&one(*value).to_le_bytes()));
-        });
-    }
-
-    fn update_names(&self, py: Python<'_>, names: Vec<String>) {
-        py.detach(|| {
-            let mut sketch = lock(&self.inner);
-            // DataSketches leaves empty text out.
-            names.iter().filter(|name| !name.is_empty()).for_each(|name| sketch.update(name.as_bytes()));
-        });
+    fn update_many(&self, py: Python<'_>, values: Keys<'_>) -> PyResult<()> {
+        values.feed(py, &self.inner)
     }
 
     #[getter]
@@ -216,8 +190,161 @@ impl PyHll {
     }
 }
 
+#[pyclass(name = "Theta", module = "barograph._barograph", frozen)]
+struct PyTheta {
+    inner: Mutex<Theta>,
+}
+
+#[pymethods]
+impl PyTheta {
+    #[new]
+    fn new(lg_k: u8) -> PyResult<Self> {
+        Ok(Self { inner: Mutex::new(Theta::new(lg_k).raise()?) })
+    }
+
+    fn update_many(&self, py: Python<'_>, values: Keys<'_>) -> PyResult<()> {
+        values.feed(py, &self.inner)
+    }
+
+    #[getter]
+    fn estimate(&self) -> f64 {
+        lock(&self.inner).estimate()
+    }
+
+    #[getter]
+    fn retained(&self) -> usize {
+        lock(&self.inner).retained()
+    }
+
+    fn merge(&self, other: &Self) {
+        let other = lock(&other.inner).clone();
+        lock(&self.inner).merge(&other);
+    }
+
+    fn intersection(&self, other: &Self) -> Self {
+        let other = lock(&other.inner).clone();
+        Self { inner: Mutex::new(lock(&self.inner).intersection(&other)) }
+    }
+
+    fn difference(&self, other: &Self) -> Self {
+        let other = lock(&other.inner).clone();
+        Self { inner: Mutex::new(lock(&self.inner).difference(&other)) }
+    }
+
+    fn to_bytes<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &lock(&self.inner).to_datasketches())
+    }
+
+    #[staticmethod]
+    fn from_bytes(data: &[u8], lg_k: u8) -> PyResult<Self> {
+        Ok(Self { inner: Mutex::new(Theta::from_datasketches(data, lg_k).raise()?) })
+    }
+}
+
+#[pyclass(name = "FrequentItems", module = "barograph._barograph", frozen)]
+struct PyFrequentItems {
+    inner: Mutex<FrequentItems>,
+}
+
+#[pymethods]
+impl PyFrequentItems {
+    #[new]
+    fn new(lg_size: u8) -> PyResult<Self> {
+        Ok(Self { inner: Mutex::new(FrequentItems::new(lg_size).raise()?) })
+    }
+
+    fn update_many(&self, py: Python<'_>, values: Keys<'_>) -> PyResult<()> {
+        values.feed(py, &self.inner)
+    }
+
+    #[getter]
+    fn total(&self) -> u64 {
+        lock(&self.inner).total()
+    }
+
+    #[getter]
+    fn error(&self) -> u64 {
+        lock(&self.inner).error()
+    }
+
+    fn count(&self, name: &str) -> (u64, u64) {
+        lock(&self.inner).count(name)
+    }
+
+    fn frequent(&self) -> Vec<(String, u64, u64)> {
+        lock(&self.inner).frequent().into_iter().map(|(name, least, most)| (name.to_owned(), least, most)).collect()
+    }
+
+    fn merge(&self, other: &Self) {
+        let other = lock(&other.inner).clone();
+        lock(&self.inner).merge(&other);
+    }
+
+    fn to_bytes<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &lock(&self.inner).to_datasketches())
+    }
+
+    #[staticmethod]
+    fn from_bytes(data: &[u8]) -> PyResult<Self> {
+        Ok(Self { inner: Mutex::new(FrequentItems::from_datasketches(data).raise()?) })
+    }
+}
+
+#[pyclass(name = "Sample", module = "barograph._barograph", frozen)]
+struct PySample {
+    inner: Mutex<Sample>,
+}
+
+#[pymethods]
+impl PySample {
+    #[new]
+    fn new(k: usize, seed: u64) -> PyResult<Self> {
+        Ok(Self { inner: Mutex::new(Sample::new(k, seed).raise()?) })
+    }
+
+    fn update_many(&self, py: Python<'_>, values: Keys<'_>) -> PyResult<()> {
+        values.feed(py, &self.inner)
+    }
+
+    #[getter]
+    fn k(&self) -> usize {
+        lock(&self.inner).k()
+    }
+
+    #[getter]
+    fn seed(&self) -> u64 {
+        lock(&self.inner).seed()
+    }
+
+    #[getter]
+    fn inclusion(&self) -> f64 {
+        lock(&self.inner).inclusion()
+    }
+
+    fn ids(&self) -> Vec<String> {
+        lock(&self.inner).ids().map(str::to_owned).collect()
+    }
+
+    fn merge(&self, other: &Self) -> PyResult<()> {
+        let other = lock(&other.inner).clone();
+        lock(&self.inner).merge(&other).raise()
+    }
+
+    fn to_bytes<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &lock(&self.inner).to_bytes())
+    }
+
+    #[staticmethod]
+    fn from_bytes(data: &[u8]) -> PyResult<Self> {
+        Ok(Self { inner: Mutex::new(Sample::from_bytes(data).raise()?) })
+    }
+}
+
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyExponentialHistogram>()?;
     module.add_class::<PyKll>()?;
-    module.add_class::<PyHll>()
+    module.add_class::<PyHll>()?;
+    module.add_class::<PyTheta>()?;
+    module.add_class::<PyFrequentItems>()?;
+    module.add_class::<PySample>()
 }

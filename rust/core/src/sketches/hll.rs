@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use crate::codec::{Reader, Writer};
 use crate::error::{Error, Result};
-use crate::hash::{DATASKETCHES_SEED, murmur3_x64_128};
+use crate::hash::{DATASKETCHES_SEED, murmur3_of_word, murmur3_x64_128};
 
 const ADDRESS_BITS: u32 = 26;
 const ADDRESS_MASK: u32 = (1 << ADDRESS_BITS) - 1;
@@ -48,11 +48,21 @@ impl Hll {
 
     /// Adds a value by its bytes: UTF-8 for text, eight little-endian bytes for a number.
     pub fn update(&mut self, bytes: &[u8]) {
-        let (low, high) = murmur3_x64_128(bytes, DATASKETCHES_SEED);
+        self.add_hash(murmur3_x64_128(bytes, DATASKETCHES_SEED));
+    }
+
+    /// Adds numbers by their bits: integers as they are, floats made canonical by the caller.
+    pub fn update_words(&mut self, words: impl Iterator<Item = u64>) {
+        words.for_each(|word| self.add_hash(murmur3_of_word(word, DATASKETCHES_SEED)));
+    }
+
+    #[inline]
+    fn add_hash(&mut self, (low, high): (u64, u64)) {
         let value = high.leading_zeros().min(MAX_VALUE - 1) + 1;
         self.add(value << ADDRESS_BITS | low as u32 & ADDRESS_MASK);
     }
 
+    #[inline]
     fn add(&mut self, coupon: u32) {
         match &mut self.state {
             State::Coupons(coupons) => {
