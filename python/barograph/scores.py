@@ -13,6 +13,10 @@
 | `chi_square` | 0 to n + m | no difference at all | one-off comparisons of small samples |
 | `cramers_v` | 0 to 1 | none | the strength behind a chi-square |
 | `kolmogorov_smirnov` | 0 to 1 | certified interval | ordered bins, no smoothing |
+| `sliced_wasserstein` | 0 to inf | no difference at all | rows of several numbers: how far, in standard deviations |
+| `mmd` | 0 to 4 | no difference at all | rows of several numbers, any kind of change; blocks of dependent rows |
+| `domain_classifier` | 0 to 1 | no difference at all | rows of several numbers: how well the sides can be told apart |
+| `pca_reconstruction` | any | no difference of the mean | rows that used to lie near a plane |
 
 Nothing is ever NaN: counts that do not make a distance are an InvalidArgumentError.
 """
@@ -35,14 +39,18 @@ __all__ = [
     "Score",
     "chi_square",
     "cramers_v",
+    "domain_classifier",
     "hellinger",
     "jensen_shannon",
     "kolmogorov_smirnov",
     "kullback_leibler",
     "l_infinity",
+    "mmd",
+    "pca_reconstruction",
     "psi",
     "psi_total",
     "share_change",
+    "sliced_wasserstein",
     "total_variation",
 ]
 
@@ -137,6 +145,64 @@ def share_change(
     0.3
     """
     return _score(_barograph.share(reference, current, tolerance, confidence))
+
+
+def mmd(reference: ArrayLike, current: ArrayLike, *, seed: int = 0) -> Score:
+    """Squared maximum mean discrepancy of a Gaussian kernel, by 256 random Fourier features; rows by columns on both sides.
+
+    Columns are scaled by the reference's mean and standard deviation, the bandwidth is the median distance of its rows. `p_value`: of
+    "both sides have the same law", by 499 permutations of blocks of rows, so at least 0.002. At least 20 finite rows a side.
+    """
+    return _of_rows("mmd", reference, current, seed=seed)
+
+
+def sliced_wasserstein(reference: ArrayLike, current: ArrayLike, *, seed: int = 0) -> Score:
+    """Mean Wasserstein-1 distance along 64 random directions, in standard deviations of the reference.
+
+    `p_value`: of "both sides have the same law", the smallest Kolmogorov-Smirnov p-value of the directions times 64.
+    `contributions`: the distance along each direction.
+    """
+    return _of_rows("sliced_wasserstein", reference, current, seed=seed)
+
+
+def pca_reconstruction(reference: ArrayLike, current: ArrayLike, *, share: float = 0.65, confidence: float = 0.99) -> Score:
+    """Mean distance of current rows from the reference's first principal components, minus the same of the reference.
+
+    As many components are kept as explain `share` of the variance, and at least one is left out. `lower` and `upper`: one-sided at
+    `confidence`. `p_value`: of "the mean distance is the same". It sees what changes along the components left out, no more.
+    """
+    return _of_rows("pca_reconstruction", reference, current, share=share, confidence=confidence)
+
+
+def domain_classifier(reference: ArrayLike, current: ArrayLike, *, confidence: float = 0.99) -> Score:
+    """Area under the ROC curve of a cross-validated logistic regression (columns, squares, products) that tells the sides apart.
+
+    0.5 where it cannot. `lower` and `upper`: one-sided at `confidence` (DeLong). `p_value`: of "both sides have the same law".
+
+    >>> rng = __import__("numpy").random.default_rng(0)
+    >>> domain_classifier(rng.normal(0, 1, (500, 2)), rng.normal(1, 1, (500, 2))).value > 0.8
+    True
+    """
+    return _of_rows("domain_classifier", reference, current, confidence=confidence)
+
+
+def _of_rows(name: str, reference: ArrayLike, current: ArrayLike, *, seed: int = 0, share: float = 0.65, confidence: float = 0.99) -> Score:
+    import numpy as np
+
+    from barograph.errors import InvalidArgumentError
+
+    sides = []
+    for argument, values in (("reference", reference), ("current", current)):
+        try:
+            array = np.ascontiguousarray(values, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise InvalidArgumentError(f"`{argument}` must hold rows of numbers, got {type(values).__name__}") from error
+        if array.ndim != 2:
+            raise InvalidArgumentError(f"`{argument}` must have two dimensions, rows and columns, got {array.ndim}")
+        sides.append(array)
+    if not isinstance(seed, int) or not 0 <= seed < 1 << 64:
+        raise InvalidArgumentError(f"`seed` must be an integer in [0, 2**64), got {seed!r}")
+    return _score(_barograph.of_rows(name, sides[0], sides[1], seed, share, confidence))
 
 
 def _counts(values: ArrayLike) -> NDArray[np.float64]:

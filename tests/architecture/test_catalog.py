@@ -14,6 +14,8 @@ DERIVED = {
     **{f"{kind}_metrics": kind for kind in ("binary", "multiclass", "regression")},
     "cramers_v": "chi_square",
     "wasserstein_normalised": "wasserstein",
+    "wasserstein_clipped": "wasserstein",
+    "distinct_share": "../sketches/categories",
     "psi_total": "psi",
     **dict.fromkeys(SHARES, "share"),
 }

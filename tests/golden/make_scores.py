@@ -8,6 +8,12 @@ import pairs
 import scipy
 from scipy import optimize, stats
 from scipy.spatial import distance
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.metrics.pairwise import rbf_kernel
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.preprocessing import PolynomialFeatures
 
 HERE = Path(__file__).parent
 ALPHA = 0.01
@@ -88,7 +94,39 @@ def numbers(load):
         "summaries": [summary(reference), summary(current)],
         "kolmogorov_smirnov": stats.ks_2samp(a, b, method="asymp").statistic,
         "wasserstein": stats.wasserstein_distance(a, b),
+        "energy": stats.energy_distance(a, b),
         "deciles": on_counts(*counts),
+    }
+
+
+def rows(load):
+    """Scores of rows by scikit-learn and scipy; mmd and sliced_wasserstein exactly, where ours draw 256 waves and 64 directions."""
+    reference, current = load()
+    a, b = ((side - reference.mean(0)) / reference.std(0, ddof=1) for side in (reference, current))
+    halves = [PCA(0.65).fit(a[half::2]).components_[: a.shape[1] - 1] for half in (0, 1)]
+
+    def error(side, components):
+        return np.linalg.norm(side - side @ components.T @ components, axis=1)
+
+    # Each half of the reference by the components of the other.
+    out = np.where(np.arange(len(a)) % 2 == 0, error(a, halves[1]), error(a, halves[0]))
+    errors = [out, (error(b, halves[0]) + error(b, halves[1])) / 2]
+    test = stats.ttest_ind(errors[1], errors[0], equal_var=False)
+    rng = np.random.default_rng(0)
+    pairs_of_rows = rng.integers(0, len(a), (2, 200_000))
+    gamma = 0.5 / np.median(np.linalg.norm(a[pairs_of_rows[0]] - a[pairs_of_rows[1]], axis=1)) ** 2
+    directions = rng.normal(size=(2000, a.shape[1]))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    inputs = PolynomialFeatures(2, include_bias=False).fit_transform(np.clip(np.vstack([a, b]), -5, 5))
+    labels = np.repeat([0, 1], [len(a), len(b)])
+    model = LogisticRegression(C=1e4 / len(labels), class_weight="balanced", max_iter=2000)
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    return {
+        "mmd": rbf_kernel(a, a, gamma).mean() + rbf_kernel(b, b, gamma).mean() - 2 * rbf_kernel(a, b, gamma).mean(),
+        "sliced_wasserstein": np.mean([stats.wasserstein_distance(a @ d, b @ d) for d in directions]),
+        "pca_reconstruction": errors[1].mean() - errors[0].mean(),
+        "pca_t": test.statistic,
+        "domain_classifier": roc_auc_score(labels, cross_val_predict(model, inputs, labels, cv=folds, method="decision_function")),
     }
 
 
@@ -173,7 +211,15 @@ if __name__ == "__main__":
         "kolmogorov_smirnov",
         "wasserstein",
         "wasserstein_normalised",
+        "wasserstein_clipped",
+        "energy",
+        "distinct_share",
+        "mmd",
+        "sliced_wasserstein",
+        "pca_reconstruction",
+        "domain_classifier",
     ]
     document = {"covers": scores, "numbers": {k: numbers(v) for k, v in pairs.NUMBERS.items()}}
+    document["rows"] = {k: rows(v) for k, v in pairs.ROWS.items()}
     write("scores.json", {**document, "names": {k: names(v) for k, v in pairs.NAMES.items()}, **tails()})
     write("sketches.json", {"covers": ["exponential_histogram", "kll", "hll", "theta", "frequent_items", "sample"], "cells": cells()})

@@ -4,6 +4,7 @@ from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 HERE = Path(__file__).parent
@@ -21,6 +22,17 @@ def _flights(column: str, month: int) -> tuple[pl.Series, pl.Series]:
 def _halves(table: str, column: str) -> tuple[pl.Series, pl.Series]:
     series = pl.read_parquet(HERE / "data" / f"{table}.parquet")[column]
     return series[: len(series) // 2], series[len(series) // 2 :]
+
+
+def _rows(table: str, *columns: str) -> tuple[np.ndarray, np.ndarray]:
+    rows = pl.read_parquet(HERE / "data" / f"{table}.parquet").select(columns).drop_nulls().to_numpy().astype(float)[:5000]
+    return rows[: len(rows) // 2], rows[len(rows) // 2 :]
+
+
+def _correlated(rho: float) -> tuple[np.ndarray, np.ndarray]:
+    a, b = np.random.default_rng(1).normal(size=(2, 2000, 3))
+    b[:, 1] = rho * b[:, 0] + np.sqrt(1 - rho**2) * b[:, 1]
+    return a, b
 
 
 NUMBERS = {
@@ -44,4 +56,10 @@ NAMES = {
     "car loan size_of_downpayment": lambda: _halves("nannyml_car_loan", "size_of_downpayment"),
     "titanic sex": lambda: _halves("nannyml_titanic", "sex"),
     "image segments category": lambda: _halves("river_image_segments", "category"),
+}
+ROWS = {
+    "image segments": lambda: _rows("river_image_segments", "hue_mean", "rawred_mean"),
+    "car loan": lambda: _rows("nannyml_car_loan", "car_value", "debt_to_income_ratio", "loan_length", "y_score"),
+    "no correlation against 0.5": lambda: _correlated(0.5),
+    "the same law": lambda: _correlated(0.0),
 }

@@ -9,6 +9,7 @@ import barograph as bg
 import numpy as np
 import polars as pl
 import pytest
+from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).parent))
 import pairs  # beside this file
@@ -55,7 +56,7 @@ def test_numbers(name):
         assert column.variance == close(want["variance"], rel=1e-12)
         for q, value in want["quantiles"].items():
             assert abs(column.quantile(float(q)) - value) <= 0.00542 * abs(value)
-    for method in ("kolmogorov_smirnov", "wasserstein"):
+    for method in ("kolmogorov_smirnov", "wasserstein", "energy"):
         assert rows[method]["lower"] - 1e-12 <= golden[method] <= rows[method]["upper"] + 1e-12
     edges, counts = reference.bins("x")
     values = zip(counts[1:-1], edges, edges[1:], strict=False)
@@ -78,6 +79,13 @@ def test_what_the_report_computes_follows_from_counts_on_its_own_bins(name):
     spread = (was.quantile(0.75) - was.quantile(0.25)) / 1.349
     if spread > 0:
         assert rows["wasserstein_normalised"]["value"] == close(rows["wasserstein"]["value"] / spread)
+    a, b = (side.drop_nulls().to_numpy().astype(float) for side in pairs.NUMBERS[name]())
+    clip = was.quantile(0.001), was.quantile(0.999)
+    exact = stats.wasserstein_distance(np.clip(a, *clip), np.clip(b, *clip))
+    assert rows["wasserstein_clipped"]["lower"] - 1e-12 <= exact <= rows["wasserstein_clipped"]["upper"] + 1e-12
+    assert rows["kolmogorov_smirnov"]["p_value"] >= stats.kstwobign.sf(
+        np.sqrt(len(a) * len(b) / (len(a) + len(b))) * rows["kolmogorov_smirnov"]["upper"]
+    ) * (1 - 1e-9)
     assert not report.to_frame()["value"].is_nan().any()
 
 
@@ -124,3 +132,39 @@ def test_distances_are_those_of_nannyml_on_its_counts(name):
     assert bg.scores.jensen_shannon(a, b).value == close(golden["jensen_shannon"], rel=1e-9)
     if "l_infinity" in golden:
         assert bg.scores.l_infinity(a, b).value == close(golden["l_infinity"], rel=1e-9)
+
+
+@pytest.mark.parametrize("name", pairs.ROWS)
+def test_rows(name):
+    golden = GOLDEN["rows"][name]
+    reference, current = pairs.ROWS[name]()
+    got = {score: getattr(bg.scores, score)(reference, current) for score in golden if score != "pca_t"}
+    # 256 waves and 64 directions are drawn, the goldens are exact or draw 2,000; folds differ.
+    assert got["mmd"].value == close(golden["mmd"], rel=0.1, abs=1e-4)
+    assert got["sliced_wasserstein"].value == close(golden["sliced_wasserstein"], rel=0.05)
+    assert got["pca_reconstruction"].value == close(golden["pca_reconstruction"], rel=1e-9)
+    reach = (got["pca_reconstruction"].upper - got["pca_reconstruction"].lower) / 2 / stats.norm.ppf(0.99)
+    assert golden["pca_reconstruction"] / reach == close(golden["pca_t"], rel=1e-3)
+    assert got["domain_classifier"].value == close(golden["domain_classifier"], abs=0.012)
+    changed = name == "no correlation against 0.5"
+    assert all((score.p_value <= 0.01) == changed for score in got.values()), {k: v.p_value for k, v in got.items()}
+
+
+def test_a_name_that_comes_once_more_raises_the_distinct_share():
+    reference = bg.Reference({"x": ["a", "b"] * 500})
+    report = bg.compare(reference, {"x": ["a", "b", "c", "d"] * 250}).to_frame()
+    assert report.filter(pl.col("method") == "distinct_share").row(0, named=True)["value"] == close(0.002)
+
+
+def test_bad_rows_are_errors():
+    good = np.zeros((30, 2))
+    for bad, what in ((np.zeros((30, 3)), "same columns"), (np.zeros((5, 2)), "20 rows"), (np.zeros(30), "two dimensions")):
+        with pytest.raises(bg.errors.InvalidArgumentError, match=what):
+            bg.scores.mmd(good, bad)
+    with pytest.raises(bg.errors.InvalidArgumentError, match="finite"):
+        bg.scores.domain_classifier(good, np.full((30, 2), np.nan))
+    with pytest.raises(bg.errors.InvalidArgumentError, match="share"):
+        bg.scores.pca_reconstruction(good, good, share=2.0)
+    # A constant side has nothing to tell apart.
+    assert all(getattr(bg.scores, name)(good, good).p_value >= 0.3 for name in ("mmd", "sliced_wasserstein", "domain_classifier"))
+    assert bg.scores.pca_reconstruction(good, good).value == 0

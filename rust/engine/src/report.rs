@@ -33,6 +33,12 @@ pub enum Method {
     Wasserstein,
     /// The same over the reference's spread.
     WassersteinNormalised,
+    /// The same with both sides cut to the reference's 0.1 % and 99.9 % quantile.
+    WassersteinClipped,
+    /// Energy distance.
+    Energy,
+    /// Change of the share of different names among the values.
+    DistinctShare,
     /// Events of a window.
     Events,
     /// Median latency of a window, in seconds.
@@ -62,6 +68,9 @@ impl Method {
         ("kolmogorov_smirnov", Self::KolmogorovSmirnov),
         ("wasserstein", Self::Wasserstein),
         ("wasserstein_normalised", Self::WassersteinNormalised),
+        ("wasserstein_clipped", Self::WassersteinClipped),
+        ("energy", Self::Energy),
+        ("distinct_share", Self::DistinctShare),
     ];
 }
 

@@ -1,17 +1,21 @@
 //! Scores on arrays of bin counts.
 
 use barograph_core::scores::psi::{PsiTest, psi_total};
+use barograph_core::scores::rows::Rows;
 use barograph_core::scores::share::ShareTest;
 use barograph_core::scores::{
-    Interval, Score, chi_square, hellinger, jensen_shannon, kolmogorov_smirnov, kullback_leibler, l_infinity, total_variation,
+    Interval, Score, chi_square, domain_classifier, hellinger, jensen_shannon, kolmogorov_smirnov, kullback_leibler, l_infinity, mmd,
+    pca_reconstruction, sliced_wasserstein, total_variation,
 };
-use numpy::PyReadonlyArray1;
+use numpy::ndarray::ArrayView2;
+use numpy::{PyReadonlyArray1, PyReadonlyArray2};
 use pyo3::prelude::*;
 
 use crate::errors::Raise;
 
 /// Scores that are used alone; those of reports are listed in the engine.
-pub const ALONE: [&str; 4] = ["kullback_leibler", "hellinger", "chi_square", "cramers_v"];
+pub const ALONE: [&str; 8] =
+    ["kullback_leibler", "hellinger", "chi_square", "cramers_v", "mmd", "sliced_wasserstein", "pca_reconstruction", "domain_classifier"];
 
 type Counts<'py> = PyReadonlyArray1<'py, f64>;
 type Fields = (f64, Option<f64>, Option<f64>, Option<&'static str>, Option<f64>, Vec<f64>);
@@ -57,12 +61,42 @@ fn score(name: &str, reference: Counts<'_>, current: Counts<'_>) -> PyResult<Fie
 #[pyfunction]
 fn kolmogorov(reference: Counts<'_>, current: Counts<'_>, single: Vec<bool>) -> PyResult<Fields> {
     let whole = |counts: Vec<f64>| counts.into_iter().map(|count| count as u64).collect::<Vec<_>>();
-    kolmogorov_smirnov::kolmogorov_smirnov(&whole(values(&reference)), &whole(values(&current)), &single).raise().map(fields)
+    kolmogorov_smirnov::kolmogorov_smirnov(&whole(values(&reference)), &whole(values(&current)), &single, 1.0).raise().map(fields)
+}
+
+/// The scores of rows of several numbers.
+#[pyfunction]
+#[pyo3(signature = (name, reference, current, seed, share, confidence))]
+fn of_rows(
+    py: Python<'_>,
+    name: &str,
+    reference: PyReadonlyArray2<'_, f64>,
+    current: PyReadonlyArray2<'_, f64>,
+    seed: u64,
+    share: f64,
+    confidence: f64,
+) -> PyResult<Fields> {
+    let (a, b) = (reference.as_array(), current.as_array());
+    py.detach(|| {
+        let flat = |array: &ArrayView2<'_, f64>| array.iter().copied().collect::<Vec<_>>();
+        let (p, q) = (flat(&a), flat(&b));
+        let (p, q) = (Rows::new("reference", &p, a.ncols())?, Rows::new("current", &q, b.ncols())?);
+        match name {
+            "mmd" => mmd::mmd(p, q, seed),
+            "sliced_wasserstein" => sliced_wasserstein::sliced_wasserstein(p, q, seed),
+            "pca_reconstruction" => pca_reconstruction::pca_reconstruction(p, q, share, confidence),
+            "domain_classifier" => domain_classifier::domain_classifier(p, q, confidence),
+            _ => Err(barograph_core::Error::invalid(format!("unknown score {name:?}"))),
+        }
+    })
+    .raise()
+    .map(fields)
 }
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(psi, module)?)?;
     module.add_function(wrap_pyfunction!(share, module)?)?;
     module.add_function(wrap_pyfunction!(score, module)?)?;
+    module.add_function(wrap_pyfunction!(of_rows, module)?)?;
     module.add_function(wrap_pyfunction!(kolmogorov, module)?)
 }

@@ -9,11 +9,12 @@ use crate::error::{Error, Result};
 /// At bin edges both distributions are known, so `max |F - G|` there is a lower bound; inside a bin `(lo, hi]` neither
 /// supremum exceeds `max(F(hi) - G(lo), G(hi) - F(lo))`. `single[b]` says that bin `b` can hold one value only, which
 /// then adds no gap. The width is at most the largest reference share of a bin that is not single. Value: the lower
-/// bound. p-value: Kolmogorov's law at the lower bound, conservative, for information only. Range [0, 1].
+/// bound. p-value: Kolmogorov's law at the lower bound with both sides' rows divided by their `dependence` factor (1 for
+/// independent rows), conservative, for information only. Range [0, 1].
 ///
 /// # Errors
 /// `InvalidArgument` if lengths differ or one side is empty.
-pub fn kolmogorov_smirnov(reference: &[u64], current: &[u64], single: &[bool]) -> Result<Score> {
+pub fn kolmogorov_smirnov(reference: &[u64], current: &[u64], single: &[bool], dependence: f64) -> Result<Score> {
     let (n, m) = (reference.iter().sum::<u64>() as f64, current.iter().sum::<u64>() as f64);
     if reference.len() != current.len() || reference.len() != single.len() || n == 0.0 || m == 0.0 {
         return Err(Error::invalid(format!(
@@ -33,7 +34,7 @@ pub fn kolmogorov_smirnov(reference: &[u64], current: &[u64], single: &[bool]) -
     }
     let upper = upper.max(lower).min(1.0);
     // An inside supremum needs rows of both sides in the bin; with one side alone the edges know it.
-    let size = libm::sqrt(n * m / (n + m));
+    let size = libm::sqrt(n * m / (n + m) / dependence.max(1.0));
     Ok(Score {
         value: lower,
         lower: Some(lower),

@@ -1,13 +1,19 @@
 //! Distances of a current profile from its reference.
 
 pub mod chi_square;
+pub mod domain_classifier;
+pub mod energy;
 pub mod hellinger;
 pub mod jensen_shannon;
 pub mod kolmogorov_smirnov;
 pub mod kullback_leibler;
 pub mod l_infinity;
+pub mod mmd;
+pub mod pca_reconstruction;
 pub mod psi;
+pub mod rows;
 pub mod share;
+pub mod sliced_wasserstein;
 pub mod total_variation;
 pub mod wasserstein;
 
@@ -41,7 +47,7 @@ pub struct Score {
 
 impl Score {
     /// A value with its parts, without interval and test.
-    fn plain(value: f64, contributions: Vec<f64>) -> Self {
+    pub fn plain(value: f64, contributions: Vec<f64>) -> Self {
         Self { value, lower: None, upper: None, interval: None, p_value: None, contributions }
     }
 }

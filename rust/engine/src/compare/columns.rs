@@ -2,6 +2,7 @@
 
 use barograph_core::Result;
 use barograph_core::bins::Bins;
+use barograph_core::scores::energy::energy;
 use barograph_core::scores::psi::{PsiTest, psi_total};
 use barograph_core::scores::share::ShareTest;
 use barograph_core::scores::wasserstein::{Side, wasserstein};
@@ -259,7 +260,10 @@ fn numbers(
         (Method::JensenShannon, jensen_shannon::jensen_shannon(&p, &q)),
         (Method::TotalVariation, total_variation::total_variation(&p, &q)),
         (Method::LInfinity, l_infinity::l_infinity(&p, &q)),
-        (Method::KolmogorovSmirnov, kolmogorov_smirnov::kolmogorov_smirnov(&counted.reference, &counted.current, &single)),
+        (
+            Method::KolmogorovSmirnov,
+            kolmogorov_smirnov::kolmogorov_smirnov(&counted.reference, &counted.current, &single, context.factors.0),
+        ),
     ] {
         drafts.push(context.scored(method, score, n));
     }
@@ -280,7 +284,8 @@ fn single_values(edges: &[f64]) -> Vec<bool> {
 fn wasserstein_rows(context: &Context<'_>, was: &Numbers, is: &Numbers, n: (u64, u64)) -> Vec<Draft> {
     let (a, b) = (was.histogram.cells(), is.histogram.cells());
     let (Some(min), Some(max), Some(low), Some(high)) = (was.min(), was.max(), is.min(), is.max()) else { return Vec::new() };
-    let score = wasserstein(Side { cells: &a, min, max }, Side { cells: &b, min: low, max: high });
+    let (reference, current) = (Side { cells: &a, min, max }, Side { cells: &b, min: low, max: high });
+    let score = wasserstein(reference, current, None);
     let normalised = match (&score, spread(was)) {
         (Ok(score), Some(spread)) => {
             let over = |value: Option<f64>| value.map(|value| value / spread);
@@ -290,7 +295,13 @@ fn wasserstein_rows(context: &Context<'_>, was: &Numbers, is: &Numbers, n: (u64,
         (Ok(_), None) => context.absent(Method::WassersteinNormalised, None, "the reference has no spread: nothing to divide by"),
         (Err(error), _) => context.absent(Method::WassersteinNormalised, None, error.message.clone()),
     };
-    vec![context.scored(Method::Wasserstein, score, n), normalised]
+    let tail = |q: f64| was.quantile(q).ok().flatten();
+    let clip = tail(0.001).zip(tail(0.999)).filter(|(low, high)| low < high);
+    let clipped = match clip {
+        Some(clip) => context.scored(Method::WassersteinClipped, wasserstein(reference, current, Some(clip)), n),
+        None => context.absent(Method::WassersteinClipped, None, "the reference has no spread: nothing to clip to"),
+    };
+    vec![context.scored(Method::Wasserstein, score, n), normalised, clipped, context.scored(Method::Energy, energy(reference, current), n)]
 }
 
 /// The reference's robust standard deviation: IQR/1.349, else (q95 - q05)/3.29, else the standard deviation.
@@ -411,6 +422,10 @@ fn names(
         ] {
             drafts.push(context.scored(method, score, sizes));
         }
+    }
+    if n > 0 && m > 0 {
+        let change = is.distinct() / m as f64 - was.distinct() / n as f64;
+        drafts.push(context.scored(Method::DistinctShare, Ok(Score::plain(change, Vec::new())), (n, m)));
     }
     drafts
 }

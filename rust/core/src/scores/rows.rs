@@ -1,0 +1,151 @@
+//! Rows of several numbers: what the multivariate scores share.
+
+use crate::error::{Error, Result};
+use crate::hash::murmur3_of_word;
+
+/// Rows of `width` numbers each, one after the other, all finite.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows<'a> {
+    values: &'a [f64],
+    width: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// At least 20 rows of at least one column and at most 1,024.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for fewer rows, another shape, or a value that is not finite.
+    pub fn new(argument: &str, values: &'a [f64], width: usize) -> Result<Self> {
+        if !(1..=1024).contains(&width) || values.len() % width != 0 {
+            return Err(Error::invalid(format!("`{argument}` must hold rows of 1 to 1024 numbers, got {width} columns")));
+        }
+        if values.len() / width < 20 {
+            return Err(Error::invalid(format!("`{argument}` must hold at least 20 rows, got {}", values.len() / width)));
+        }
+        if let Some(at) = values.iter().position(|value| !value.is_finite()) {
+            let (row, column) = (at / width, at % width);
+            return Err(Error::invalid(format!("`{argument}` must be finite, got {} in row {row}, column {column}", values[at]))
+                .hint("drop or fill nulls and infinities first: their shares have scores of their own"));
+        }
+        Ok(Self { values, width })
+    }
+
+    pub(super) fn width(&self) -> usize {
+        self.width
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.values.len() / self.width
+    }
+
+    pub(super) fn iter(&self) -> std::slice::ChunksExact<'a, f64> {
+        self.values.chunks_exact(self.width)
+    }
+
+    /// The rows centred and scaled by the columns of `by`; a column without spread becomes its distance from the centre.
+    pub(super) fn standardised(&self, by: &Scale) -> Vec<f64> {
+        self.iter().flat_map(|row| row.iter().zip(&by.0).map(|(value, (mean, sd))| (value - mean) / sd)).collect()
+    }
+}
+
+/// Two sides with the same columns.
+pub(super) fn alike(reference: Rows<'_>, current: Rows<'_>) -> Result<()> {
+    if reference.width == current.width {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("`reference` and `current` must have the same columns, got {} and {}", reference.width, current.width)))
+}
+
+/// Mean and standard deviation of each column.
+pub(super) struct Scale(Vec<(f64, f64)>);
+
+impl Scale {
+    pub(super) fn of(rows: Rows<'_>) -> Self {
+        let n = rows.len() as f64;
+        let column = |at: usize| {
+            // About the first value, so that a large offset does not cancel.
+            let origin = rows.values[at];
+            let (mut sum, mut squares) = (0.0, 0.0);
+            for row in rows.iter() {
+                let value = row[at] - origin;
+                sum += value;
+                squares += value * value;
+            }
+            let sd = libm::sqrt(((squares - sum * sum / n) / (n - 1.0)).max(0.0));
+            (origin + sum / n, if sd > 0.0 && sd.is_finite() { sd } else { 1.0 })
+        };
+        Self((0..rows.width).map(column).collect())
+    }
+}
+
+/// Numbers that depend on a seed and a position alone.
+pub(super) struct Drawn {
+    seed: u64,
+    at: u64,
+}
+
+impl Drawn {
+    pub(super) fn new(seed: u64) -> Self {
+        Self { seed, at: 0 }
+    }
+
+    pub(super) fn bits(&mut self) -> u64 {
+        self.at += 1;
+        murmur3_of_word(self.at, self.seed).0
+    }
+
+    /// In (0, 1).
+    pub(super) fn uniform(&mut self) -> f64 {
+        ((self.bits() >> 11) as f64 + 0.5) / (1u64 << 53) as f64
+    }
+
+    pub(super) fn normal(&mut self) -> f64 {
+        crate::distributions::normal_quantile(self.uniform())
+    }
+
+    /// A direction, uniform on the sphere.
+    pub(super) fn direction(&mut self, width: usize) -> Vec<f64> {
+        let direction: Vec<f64> = (0..width).map(|_| self.normal()).collect();
+        let length = libm::sqrt(direction.iter().map(|part| part * part).sum::<f64>()).max(1e-300);
+        direction.into_iter().map(|part| part / length).collect()
+    }
+}
+
+/// The eigenvalues and eigenvectors (rows of the second) of a symmetric matrix, largest first: cyclic Jacobi rotations.
+pub(super) fn eigen(mut matrix: Vec<f64>, width: usize) -> (Vec<f64>, Vec<Vec<f64>>) {
+    let mut vectors: Vec<Vec<f64>> = (0..width).map(|row| (0..width).map(|column| f64::from(u8::from(row == column))).collect()).collect();
+    for _ in 0..60 {
+        let off: f64 = (0..width).flat_map(|i| (0..i).map(move |j| (i, j))).map(|(i, j)| matrix[i * width + j].powi(2)).sum();
+        let on: f64 = (0..width).map(|i| matrix[i * width + i].powi(2)).sum();
+        if off <= 1e-24 * on {
+            break;
+        }
+        for p in 0..width {
+            for q in p + 1..width {
+                let apq = matrix[p * width + q];
+                if apq == 0.0 {
+                    continue;
+                }
+                let theta = (matrix[q * width + q] - matrix[p * width + p]) / (2.0 * apq);
+                let t = libm::copysign(1.0, theta) / (theta.abs() + libm::sqrt(theta * theta + 1.0));
+                let c = 1.0 / libm::sqrt(t * t + 1.0);
+                let s = t * c;
+                for k in 0..width {
+                    let (a, b) = (matrix[k * width + p], matrix[k * width + q]);
+                    (matrix[k * width + p], matrix[k * width + q]) = (c * a - s * b, s * a + c * b);
+                }
+                for k in 0..width {
+                    let (a, b) = (matrix[p * width + k], matrix[q * width + k]);
+                    (matrix[p * width + k], matrix[q * width + k]) = (c * a - s * b, s * a + c * b);
+                }
+                let (head, tail) = vectors.split_at_mut(q);
+                for (a, b) in head[p].iter_mut().zip(&mut tail[0]) {
+                    (*a, *b) = (c * *a - s * *b, s * *a + c * *b);
+                }
+            }
+        }
+    }
+    let mut order: Vec<usize> = (0..width).collect();
+    order.sort_by(|a, b| matrix[b * width + b].total_cmp(&matrix[a * width + a]));
+    (order.iter().map(|at| matrix[at * width + at].max(0.0)).collect(), order.iter().map(|at| vectors[*at].clone()).collect())
+}
