@@ -1,4 +1,4 @@
-"""Each detector on a million errors beside river's: adwin, page_hinkley, ddm, eddm, hddm_a, hddm_w, cusum, ewma, rank."""
+"""Each detector on a million errors beside river's: adwin, page_hinkley, ddm, eddm, hddm_a, hddm_w, kswin, cusum, ewma, rank."""
 
 import barograph as bg
 import numpy as np
@@ -13,6 +13,7 @@ MAKE = {
     "eddm": bg.detectors.Eddm,
     "hddm_a": bg.detectors.HddmA,
     "hddm_w": bg.detectors.HddmW,
+    "kswin": bg.detectors.Kswin,
     "cusum": bg.detectors.Cusum,
     "ewma": bg.detectors.Ewma,
     "rank": lambda: bg.detectors.Rank(np.random.default_rng(2).normal(size=50_000)),

@@ -7,6 +7,7 @@
 | `PageHinkley` | numbers | a lasting rise or fall of the mean | cheap, one or both sides |
 | `Cusum` | numbers | a small lasting shift | when mean and spread can be learnt from a warm-up |
 | `Ewma` | numbers | a small lasting shift | as `Cusum`, smoother |
+| `Kswin` | numbers | any change of the law | comparisons with the literature; it has no false-alarm rate to speak of |
 | `Ddm`, `Eddm` | errors, 0 or 1 | a rising error rate | comparisons with the literature |
 | `HddmA`, `HddmW` | numbers in [0, 1] | a rising mean | abrupt, gradual changes of an error rate |
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Adwin", "Cusum", "Ddm", "Eddm", "Ewma", "HddmA", "HddmW", "PageHinkley", "Rank"]
+__all__ = ["Adwin", "Cusum", "Ddm", "Eddm", "Ewma", "HddmA", "HddmW", "Kswin", "PageHinkley", "Rank"]
 
 
 class _Detector:
@@ -130,6 +131,19 @@ class HddmW(_Detector):
         self, drift_confidence: float = 0.001, warning_confidence: float = 0.005, lambda_val: float = 0.05, two_sided_test: bool = False
     ) -> None:
         self._native = _barograph.HddmW(drift_confidence, warning_confidence, lambda_val, two_sided_test)
+
+
+class Kswin(_Detector):
+    """Kolmogorov-Smirnov test of the newest values against as many drawn from the older part of a window; as river's KSWIN.
+
+    The draws depend on seed and position alone, so positions have river's law but are not river's. At the defaults an unchanged
+    stream raises an alarm every few hundred values: the test is made at every value. Source: Raab et al., Neurocomputing 2020.
+    """
+
+    _class = _barograph.Kswin
+
+    def __init__(self, alpha: float = 0.005, window_size: int = 100, stat_size: int = 30, seed: int = 0) -> None:
+        self._native = _barograph.Kswin(alpha, window_size, stat_size, seed)
 
 
 class Cusum(_Detector):

@@ -35,6 +35,16 @@ def positions(detector, values):
     return out
 
 
+def kswin():
+    """What river's draws come to: alarms of an unchanged stream and values until a shift is found, over seeds."""
+    alarms, delays = [], []
+    for seed in range(streams.KSWIN_RUNS):
+        alarms.append(len(positions(drift.KSWIN(seed=seed), streams.unchanged(seed).tolist())))
+        found = positions(drift.KSWIN(seed=seed, alpha=1e-4), streams.shifted(seed).tolist())
+        delays += [at - 500 for at in found if at >= 500][:1]
+    return {"alarms": alarms, "delays": delays}
+
+
 def main():
     cases = []
     for name, make in CLASSES.items():
@@ -45,8 +55,9 @@ def main():
                     continue
                 found = positions(make(**arguments), values.tolist())
                 cases.append({"detector": name, "arguments": arguments, "stream": stream, "positions": found})
-    covers = [*CLASSES, "cusum", "ewma", "rank"]
-    text = json.dumps({"versions": {"river": version("river")}, "covers": covers, "cases": cases})
+    covers = [*CLASSES, "kswin", "cusum", "ewma", "rank"]
+    law = kswin()
+    text = json.dumps({"versions": {"river": version("river")}, "covers": covers, "kswin": law, "cases": cases})
     (Path(__file__).parent / "detectors.json").write_text(text.replace('{"detector"', '\n{"detector"') + "\n")
 
 

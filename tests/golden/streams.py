@@ -30,3 +30,15 @@ STREAMS = {
     "normal in millions": lambda: 1e6 + 10 * _normals([0, 2, 0], 5),
 }
 NUMBERS = {"normal 0 1 0 3", "normal in millions"}
+
+
+KSWIN_RUNS = 40
+
+
+def unchanged(seed):
+    return np.random.default_rng([1, seed]).normal(size=2000)
+
+
+def shifted(seed):
+    """One standard deviation after 500 values."""
+    return np.random.default_rng([2, seed]).normal(size=1000) + np.repeat([0.0, 1.0], 500)

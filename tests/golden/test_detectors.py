@@ -26,6 +26,24 @@ def test_positions_are_those_of_river(case):
     assert half + (restored.update_many(values[1234:]) + 1234).tolist() == case["positions"]
 
 
+def test_kswin_has_the_law_of_river():
+    alarms, delays = [], []
+    for seed in range(streams.KSWIN_RUNS):
+        alarms.append(len(bg.detectors.Kswin(seed=seed + 100).update_many(streams.unchanged(seed))))
+        found = bg.detectors.Kswin(alpha=1e-4, seed=seed + 100).update_many(streams.shifted(seed))
+        delays += (found[found >= 500] - 500).tolist()[:1]
+    for got, want in ((alarms, GOLDEN["kswin"]["alarms"]), (delays, GOLDEN["kswin"]["delays"])):
+        error = np.hypot(np.std(got) / np.sqrt(len(got)), np.std(want) / np.sqrt(len(want)))
+        assert abs(np.mean(got) - np.mean(want)) < 3.5 * error, (np.mean(got), np.mean(want), error)
+    whole, half = bg.detectors.Kswin(), bg.detectors.Kswin()
+    values = streams.unchanged(0)
+    want = whole.update_many(values).tolist()
+    first = half.update_many(values[:777]).tolist()
+    assert first + (bg.detectors.Kswin.from_bytes(half.to_bytes()).update_many(values[777:]) + 777).tolist() == want
+    with pytest.raises(bg.errors.InvalidArgumentError, match="twice"):
+        bg.detectors.Kswin(window_size=50)
+
+
 LAWS = {
     "normal": lambda rng, n: rng.normal(size=n),
     "lognormal": lambda rng, n: rng.lognormal(sigma=2, size=n),

@@ -57,13 +57,15 @@ detector!(PyHddmA, "HddmA", HddmA, (drift_confidence: f64, warning_confidence: f
     core::HddmA::new(drift_confidence, warning_confidence, two_sided_test));
 detector!(PyHddmW, "HddmW", HddmW, (drift_confidence: f64, warning_confidence: f64, lambda_val: f64, two_sided_test: bool),
     core::HddmW::new(drift_confidence, warning_confidence, lambda_val, two_sided_test));
+detector!(PyKswin, "Kswin", Kswin, (alpha: f64, window_size: f64, stat_size: f64, seed: f64),
+    core::Kswin::new(alpha, window_size, stat_size, seed));
 detector!(PyCusum, "Cusum", Cusum, (slack: f64, threshold: f64, warm_up: f64), core::Cusum::new(slack, threshold, warm_up));
 detector!(PyEwma, "Ewma", Ewma, (weight: f64, width: f64, warm_up: f64), core::Ewma::new(weight, width, warm_up));
 detector!(PyRank, "Rank", Rank, (values: Vec<f64>, counts: Vec<u64>, tolerance: f64, threshold: f64),
     core::Rank::new(&values, &counts, tolerance, threshold));
 
 /// What `catalog()` lists.
-pub const NAMES: [&str; 9] = ["adwin", "page_hinkley", "ddm", "eddm", "hddm_a", "hddm_w", "cusum", "ewma", "rank"];
+pub const NAMES: [&str; 10] = ["adwin", "page_hinkley", "ddm", "eddm", "hddm_a", "hddm_w", "kswin", "cusum", "ewma", "rank"];
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyAdwin>()?;
@@ -72,6 +74,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyEddm>()?;
     module.add_class::<PyHddmA>()?;
     module.add_class::<PyHddmW>()?;
+    module.add_class::<PyKswin>()?;
     module.add_class::<PyCusum>()?;
     module.add_class::<PyEwma>()?;
     module.add_class::<PyRank>()

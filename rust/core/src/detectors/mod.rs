@@ -10,6 +10,7 @@ mod eddm;
 mod ewma;
 mod hddm_a;
 mod hddm_w;
+mod kswin;
 mod page_hinkley;
 mod rank;
 
@@ -20,6 +21,7 @@ pub use eddm::Eddm;
 pub use ewma::Ewma;
 pub use hddm_a::HddmA;
 pub use hddm_w::HddmW;
+pub use kswin::Kswin;
 pub use page_hinkley::PageHinkley;
 pub use rank::Rank;
 
