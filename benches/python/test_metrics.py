@@ -1,4 +1,4 @@
-"""All metrics in one pass beside scikit-learn's AUC alone: binary_metrics, multiclass_metrics, regression_metrics."""
+"""All metrics in one pass beside scikit-learn's AUC alone: binary_metrics, multiclass_metrics, regression_metrics, ranking_metrics."""
 
 import barograph as bg
 import numpy as np
@@ -31,3 +31,8 @@ def test_regression_metrics(benchmark):
 def test_multiclass_metrics(benchmark):
     classes = RNG.integers(0, 5, 100_000)
     benchmark.pedantic(lambda: bg.metrics.MulticlassMetrics(range(5)).update_many(classes, classes), rounds=3)
+
+
+def test_ranking_metrics(benchmark):
+    relevance, scores = RNG.integers(0, 4, (10_000, 20)).astype(float), RNG.random((10_000, 20))
+    benchmark.pedantic(lambda: bg.metrics.RankingMetrics(k=10).update_many(relevance, scores), rounds=3)

@@ -4,7 +4,8 @@
 |---|---|---|
 | `BinaryMetrics` | 0 or 1 | classifiers with a score: confusion, losses, AUC, calibration |
 | `MulticlassMetrics` | one of several classes | confusion matrix, averages, one-versus-rest AUC |
-| `RegressionMetrics` | numbers | MAE, RMSE, R² and quantiles of the error |
+| `RegressionMetrics` | numbers | MAE, RMSE, R², pinball loss and quantiles of the error |
+| `RankingMetrics` | relevances of the items of a query | NDCG at k, mean reciprocal rank |
 
 Missing labels (NaN, None) are counted and left out. A metric that does not exist (no rows, one class only) is None, never NaN.
 """
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     import polars as pl
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["BinaryMetrics", "MulticlassMetrics", "RegressionMetrics"]
+__all__ = ["BinaryMetrics", "MulticlassMetrics", "RankingMetrics", "RegressionMetrics"]
 
 _Row = tuple[str, float | None, float | None, float | None]
 
@@ -204,10 +205,37 @@ class RegressionMetrics(_Metrics):
         """Adds rows: labels (NaN for missing) and predictions."""
         self._native.update_many(_floats("y_true", y_true), _floats("y_pred", y_pred))
 
+    def pinball(self, alpha: float) -> float | None:
+        """The mean pinball loss of predictions of the quantile `alpha`; None without rows."""
+        value: float | None = self._native.pinball(alpha)
+        return value
+
     def error_quantile(self, q: float) -> float | None:
         """A quantile of prediction minus label; None without rows."""
         value: float | None = self._native.error_quantile(q)
         return value
+
+
+class RankingMetrics(_Metrics):
+    """ndcg (linear gains, ties share the mean gain, as scikit-learn) and mrr of ranked lists, one row per query.
+
+    k: ranks that count for NDCG, all if None. The reciprocal rank is that of the best relevant item, items tied with it counting before
+    it by half. A query without a relevant item scores 0 in both.
+
+    >>> m = RankingMetrics(k=3)
+    >>> m.update_many([[0, 1, 0, 2]], [[0.9, 0.8, 0.2, 0.1]])
+    >>> m.to_dict()["mrr"]
+    0.5
+    """
+
+    def __init__(self, k: int | None = None) -> None:
+        if k is not None and (not isinstance(k, int) or k < 1):
+            raise InvalidArgumentError(f"`k` must be a whole number of at least 1 or None, got {k!r}")
+        self._native = _barograph.RankingMetrics(k or 0)
+
+    def update_many(self, y_true: ArrayLike, y_score: ArrayLike) -> None:
+        """Adds queries: relevances of at least 0 and scores, both of shape (queries, items)."""
+        self._native.update_many(_table("y_true", y_true), _table("y_score", y_score))
 
 
 def _named(**values: Any) -> list[tuple[str, Any]]:
@@ -223,4 +251,16 @@ def _floats(name: str, values: ArrayLike) -> NDArray[np.float64]:
         raise InvalidArgumentError(f"`{name}` must be a row of numbers, got {type(values).__name__}") from error
     if array.ndim != 1:
         raise InvalidArgumentError(f"`{name}` must have one dimension, got {array.ndim}")
+    return array
+
+
+def _table(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    import numpy as np
+
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgumentError(f"`{name}` must be rows of numbers, got {type(values).__name__}") from error
+    if array.ndim != 2:
+        raise InvalidArgumentError(f"`{name}` must have two dimensions, queries and items, got {array.ndim}")
     return array

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 NAMES = [(family, name) for family, names in bg.catalog().items() for name in names]
 SHARES = {"null_share", "nonfinite_share", "out_of_range_share", "unseen_share"}
 DERIVED = {
-    **{f"{kind}_metrics": kind for kind in ("binary", "multiclass", "regression")},
+    **{f"{kind}_metrics": kind for kind in ("binary", "multiclass", "regression", "ranking")},
     "cramers_v": "chi_square",
     "wasserstein_normalised": "wasserstein",
     "wasserstein_clipped": "wasserstein",

@@ -4,6 +4,7 @@ import json
 import warnings
 from pathlib import Path
 
+import numpy as np
 import predictions
 import sklearn
 from sklearn import metrics
@@ -49,12 +50,29 @@ def regression(y, p):
     }
 
 
+def pinball(y, p):
+    return {str(alpha): metrics.mean_pinball_loss(y, p, alpha=alpha) for alpha in (0.0, 0.1, 0.5, 0.9)}
+
+
+def ranking(y, s):
+    out = {"ndcg": metrics.ndcg_score(y, s), "ndcg at 3": metrics.ndcg_score(y, s, k=3)}
+    if not (s == s.astype(int)).all():
+        first = [
+            next((1 / rank for rank, item in enumerate(np.argsort(-scores), 1) if labels[item]), 0)
+            for labels, scores in zip(y, s, strict=True)
+        ]
+        out["mrr"] = np.mean(first)
+    return out
+
+
 if __name__ == "__main__":
     document = {
         "versions": {"scikit-learn": sklearn.__version__},
-        "covers": ["binary_metrics", "multiclass_metrics", "regression_metrics"],
+        "covers": ["binary_metrics", "multiclass_metrics", "regression_metrics", "ranking_metrics"],
         "binary": {name: binary(*make()) for name, make in predictions.BINARY.items()},
         "multiclass": {name: multiclass(*make()) for name, make in predictions.MULTICLASS.items()},
         "regression": {name: regression(*make()) for name, make in predictions.REGRESSION.items()},
+        "pinball": {name: pinball(*make()) for name, make in predictions.REGRESSION.items()},
+        "ranking": {name: ranking(*make()) for name, make in predictions.RANKING.items()},
     }
     (Path(__file__).parent / "metrics.json").write_text(json.dumps(document, indent=1, default=float) + "\n")

@@ -76,3 +76,16 @@ REGRESSION = {
     "with zeros": _numbers(lambda rng: rng.integers(0, 3, 5000).astype(float)),
     "constant": _numbers(lambda rng: np.full(1000, 3.0)),
 }
+
+
+def _lists(ties):
+    def pair():
+        rng = np.random.default_rng(8)
+        y = rng.integers(0, 4, (400, 12)) * (rng.random((400, 12)) < 0.3)
+        s = y + rng.normal(0, 2, y.shape)
+        return y.astype(float), np.round(s) if ties else s
+
+    return pair
+
+
+RANKING = {"no ties": _lists(False), "ties": _lists(True)}

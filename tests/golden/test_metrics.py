@@ -82,6 +82,39 @@ def test_regression(name):
         assert abs(m.error_quantile(q) - want) <= 0.00542 * abs(want)
 
 
+@pytest.mark.parametrize("name", predictions.RANKING)
+def test_ranking(name):
+    y, s = predictions.RANKING[name]()
+    golden = GOLDEN["ranking"][name]
+    m, top, parts = bg.metrics.RankingMetrics(), bg.metrics.RankingMetrics(k=3), bg.metrics.RankingMetrics()
+    m.update_many(y, s)
+    top.update_many(y, s)
+    agrees(m.to_dict(), {key: golden[key] for key in golden if key != "ndcg at 3"})
+    agrees(top.to_dict(), {"ndcg": golden["ndcg at 3"]})
+    for cut in (slice(100, None), slice(0, 100)):
+        one = bg.metrics.RankingMetrics()
+        one.update_many(y[cut], s[cut])
+        parts.merge(bg.metrics.RankingMetrics.from_bytes(one.to_bytes()))
+    assert parts.to_bytes() == m.to_bytes()
+    with pytest.raises(bg.errors.IncompatibleError, match="k"):
+        top.merge(m)
+    with pytest.raises(bg.errors.InvalidArgumentError, match="y_true"):
+        m.update_many([[-1.0]], [[0.0]])
+    with pytest.raises(bg.errors.InvalidArgumentError, match="shape"):
+        m.update_many([[1.0, 2.0]], [[0.0]])
+
+
+@pytest.mark.parametrize("name", predictions.REGRESSION)
+def test_pinball(name):
+    m = bg.metrics.RegressionMetrics()
+    assert m.pinball(0.5) is None
+    m.update_many(*predictions.REGRESSION[name]())
+    for alpha, want in GOLDEN["pinball"][name].items():
+        assert m.pinball(float(alpha)) == pytest.approx(want, rel=1e-9)
+    with pytest.raises(bg.errors.InvalidArgumentError, match="alpha"):
+        m.pinball(90)
+
+
 def test_calibration_of_a_calibrated_and_an_overconfident_score():
     def error(name):
         y, s, p, _ = predictions.BINARY[name]()

@@ -3,8 +3,9 @@
 use std::sync::Mutex;
 
 use barograph_core::codec::{Reader, SnapshotKind, Writer};
-use barograph_core::metrics::{BinaryMetrics, Metric, MulticlassMetrics, RegressionMetrics};
+use barograph_core::metrics::{BinaryMetrics, Metric, MulticlassMetrics, RankingMetrics, RegressionMetrics};
 use barograph_core::{Error, Result};
+use numpy::ndarray::ArrayView2;
 use numpy::{PyReadonlyArray1, PyReadonlyArray2};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -14,7 +15,7 @@ use crate::errors::Raise;
 use crate::profiles::lock;
 
 /// What `catalog()` lists.
-pub const NAMES: [&str; 3] = ["binary_metrics", "multiclass_metrics", "regression_metrics"];
+pub const NAMES: [&str; 4] = ["binary_metrics", "multiclass_metrics", "regression_metrics", "ranking_metrics"];
 
 type Doubles<'py> = PyReadonlyArray1<'py, f64>;
 type Rows = Vec<(&'static str, Option<f64>, Option<f64>, Option<f64>)>;
@@ -200,6 +201,10 @@ impl PyRegressionMetrics {
         rows(lock(&self.inner).metrics(confidence))
     }
 
+    fn pinball(&self, alpha: f64) -> PyResult<Option<f64>> {
+        lock(&self.inner).pinball(alpha).raise()
+    }
+
     fn error_quantile(&self, q: f64) -> PyResult<Option<f64>> {
         lock(&self.inner).error_quantile(q).raise()
     }
@@ -214,8 +219,53 @@ impl PyRegressionMetrics {
     }
 }
 
+#[pyclass(name = "RankingMetrics", module = "barograph._barograph", frozen)]
+struct PyRankingMetrics {
+    inner: Mutex<RankingMetrics>,
+}
+
+#[pymethods]
+impl PyRankingMetrics {
+    #[new]
+    fn new(k: u64) -> Self {
+        Self { inner: Mutex::new(RankingMetrics::new(k)) }
+    }
+
+    fn update_many(&self, py: Python<'_>, y_true: PyReadonlyArray2<'_, f64>, y_score: PyReadonlyArray2<'_, f64>) -> PyResult<()> {
+        let (relevance, scores) = (y_true.as_array(), y_score.as_array());
+        py.detach(|| {
+            let flat = |array: &ArrayView2<'_, f64>| array.iter().copied().collect::<Vec<_>>();
+            lock(&self.inner).update_many(&flat(&relevance), &flat(&scores), scores.ncols())
+        })
+        .raise()
+    }
+
+    fn merge(&self, other: &Self) -> PyResult<()> {
+        let other = lock(&other.inner).clone();
+        lock(&self.inner).merge(&other).raise()
+    }
+
+    fn rows(&self) -> (u64, u64) {
+        (lock(&self.inner).queries(), 0)
+    }
+
+    fn metrics(&self, confidence: f64) -> Rows {
+        rows(lock(&self.inner).metrics(confidence))
+    }
+
+    fn to_bytes<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &sealed(NAMES[3], |writer| lock(&self.inner).encode(writer)))
+    }
+
+    #[staticmethod]
+    fn from_bytes(data: &[u8]) -> PyResult<Self> {
+        Ok(Self { inner: Mutex::new(opened(NAMES[3], data, RankingMetrics::decode)?) })
+    }
+}
+
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyBinaryMetrics>()?;
     module.add_class::<PyMulticlassMetrics>()?;
+    module.add_class::<PyRankingMetrics>()?;
     module.add_class::<PyRegressionMetrics>()
 }

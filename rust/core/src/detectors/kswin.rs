@@ -81,7 +81,7 @@ impl Kswin {
         let mut drawn = vec![false; older];
         for top in older - self.stat..older {
             self.drawn += 1;
-            let pick = (u128::from(murmur3_of_word(self.drawn, self.seed).0) * (top as u128 + 1) >> 64) as usize;
+            let pick = ((u128::from(murmur3_of_word(self.drawn, self.seed).0) * (top as u128 + 1)) >> 64) as usize;
             let place = if drawn[pick] { top } else { pick };
             drawn[place] = true;
         }

@@ -4,11 +4,13 @@ mod binary;
 mod fixed;
 mod logarithm;
 mod multiclass;
+mod ranking;
 mod regression;
 pub mod roc_auc;
 
 pub use binary::BinaryMetrics;
 pub use multiclass::MulticlassMetrics;
+pub use ranking::RankingMetrics;
 pub use regression::RegressionMetrics;
 pub use roc_auc::RocAuc;
 

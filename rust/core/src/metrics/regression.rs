@@ -86,6 +86,18 @@ impl RegressionMetrics {
         self.histogram.quantile(q)
     }
 
+    /// The mean pinball loss at `alpha`: `alpha` times what predictions fall short by, plus the rest times what they exceed by.
+    ///
+    /// # Errors
+    /// `InvalidArgument` unless `alpha` is in [0, 1].
+    pub fn pinball(&self, alpha: f64) -> Result<Option<f64>> {
+        if !(0.0..=1.0).contains(&alpha) {
+            return Err(Error::invalid(format!("`alpha` must be in [0, 1], got {alpha}")).hint("0.5 gives half the MAE"));
+        }
+        // Mean absolute error and bias are the sum and the difference of both parts.
+        Ok(self.absolute.mean().zip(self.errors.mean()).map(|(absolute, bias)| 0.5 * absolute + (0.5 - alpha) * bias))
+    }
+
     /// All metrics; normal limits at `confidence` for means.
     pub fn metrics(&self, confidence: f64) -> Vec<Metric> {
         let z = normal_quantile(f64::midpoint(1.0, confidence));

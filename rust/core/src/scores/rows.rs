@@ -16,7 +16,7 @@ impl<'a> Rows<'a> {
     /// # Errors
     /// `InvalidArgument` for fewer rows, another shape, or a value that is not finite.
     pub fn new(argument: &str, values: &'a [f64], width: usize) -> Result<Self> {
-        if !(1..=1024).contains(&width) || values.len() % width != 0 {
+        if !(1..=1024).contains(&width) || !values.len().is_multiple_of(width) {
             return Err(Error::invalid(format!("`{argument}` must hold rows of 1 to 1024 numbers, got {width} columns")));
         }
         if values.len() / width < 20 {
@@ -38,13 +38,13 @@ impl<'a> Rows<'a> {
         self.values.len() / self.width
     }
 
-    pub(super) fn iter(&self) -> std::slice::ChunksExact<'a, f64> {
+    pub(super) fn each(&self) -> std::slice::ChunksExact<'a, f64> {
         self.values.chunks_exact(self.width)
     }
 
     /// The rows centred and scaled by the columns of `by`; a column without spread becomes its distance from the centre.
     pub(super) fn standardised(&self, by: &Scale) -> Vec<f64> {
-        self.iter().flat_map(|row| row.iter().zip(&by.0).map(|(value, (mean, sd))| (value - mean) / sd)).collect()
+        self.each().flat_map(|row| row.iter().zip(&by.0).map(|(value, (mean, sd))| (value - mean) / sd)).collect()
     }
 }
 
@@ -66,7 +66,7 @@ impl Scale {
             // About the first value, so that a large offset does not cancel.
             let origin = rows.values[at];
             let (mut sum, mut squares) = (0.0, 0.0);
-            for row in rows.iter() {
+            for row in rows.each() {
                 let value = row[at] - origin;
                 sum += value;
                 squares += value * value;
