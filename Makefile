@@ -11,7 +11,7 @@ export CARGO_TARGET_DIR ?= $(CACHE)/target
 RUST_SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock pyproject.toml
 DENY := $(CACHE)/tools/bin/cargo-deny
 
-.PHONY: help check-tools develop develop-lint demo test test-rust test-python lint typing deny docs bench bench-once clean
+.PHONY: help check-tools develop develop-lint demo test test-rust test-python lint typing deny docs bench bench-peers bench-once fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -73,9 +73,29 @@ deny: check-tools $(DENY) ## licences, sources and duplicates of the Rust depend
 docs: develop-lint ## build the site, strictly
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q
 
-bench: develop-lint ## full benchmarks against pinned peers
+$(CACHE)/peers/%/done.stamp: requirements/%.txt $(VENV)/uv.stamp
+	$(PYTHON) -m venv --clear $(CACHE)/peers/$*
+	VIRTUAL_ENV=$(CACHE)/peers/$* $(BIN)/uv pip install -q -r requirements/$*.txt
+	@touch $@
+
+bench-peers: $(CACHE)/peers/nannyml/done.stamp $(CACHE)/peers/evidently/done.stamp ## the peers' own environments, about 3 GB
+
+bench: develop-lint bench-peers ## full benchmarks, and one table beside the pinned peers
 	cargo bench -p barograph-core
 	$(BIN)/python -m pytest benches/python -o testpaths=benches/python
+	$(BIN)/python benches/peers.py
+
+FUZZ_SECONDS ?= 30
+FUZZ := $(CACHE)/fuzz
+FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
+	-Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing -Cdebug-assertions \
+	-Ccodegen-units=1 -Zsanitizer=address
+fuzz: develop ## hostile bytes into every decoder, under the address sanitizer, for FUZZ_SECONDS
+	$(BIN)/python rust/fuzz/seeds.py $(FUZZ)/corpus
+	cd rust/fuzz && RUSTC_BOOTSTRAP=1 RUSTFLAGS="$(FUZZ_FLAGS)" CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/fuzz \
+		cargo run --locked -q --release --target x86_64-unknown-linux-gnu --bin from_bytes -- \
+		-max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=1024 -max_len=20000 -timeout=5 -verbosity=0 -print_final_stats=1 \
+		-artifact_prefix=$(FUZZ)/ $(FUZZ)/corpus
 
 bench-once: develop-lint ## compile every benchmark and run it once
 	cargo bench --locked -q -p barograph-core -- --test

@@ -16,24 +16,30 @@ __all__ = [
     "Eddm",
     "Ewma",
     "ExponentialHistogram",
+    "FrequentItems",
     "HddmA",
     "HddmW",
     "Hll",
     "Kll",
+    "Kswin",
     "Monitor",
     "MulticlassMetrics",
     "PageHinkley",
     "Profile",
     "ProfileBuilder",
     "Rank",
+    "RankingMetrics",
     "Reference",
     "ReferenceBuilder",
     "RegressionMetrics",
+    "Sample",
+    "Theta",
     "__version__",
     "catalog",
     "compare",
     "infer_schema",
     "kolmogorov",
+    "of_rows",
     "psi",
     "score",
     "share",
@@ -349,6 +355,7 @@ class Hll:
     @staticmethod
     def from_bytes(data: bytes) -> Hll: ...
 
+@final
 class Theta:
     def __new__(cls, lg_k: int) -> Theta: ...
     def update_many(self, values: object) -> None: ...
@@ -363,6 +370,7 @@ class Theta:
     @staticmethod
     def from_bytes(data: bytes, lg_k: int) -> Theta: ...
 
+@final
 class FrequentItems:
     def __new__(cls, lg_size: int) -> FrequentItems: ...
     def update_many(self, values: object) -> None: ...
@@ -377,6 +385,7 @@ class FrequentItems:
     @staticmethod
     def from_bytes(data: bytes) -> FrequentItems: ...
 
+@final
 class Sample:
     def __new__(cls, k: int, seed: int) -> Sample: ...
     def update_many(self, values: object) -> None: ...
