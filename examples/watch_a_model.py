@@ -20,7 +20,7 @@ def day(number: int, shift: float) -> pl.DataFrame:
 
 
 reference = bg.Reference(day(0, 0.0).select("amount", "score"))
-monitor = bg.Monitor("payments", reference=reference, window="1d", rules=[{"metric": "roc_auc", "below": 0.6}])
+monitor = bg.Monitor("payments", reference=reference, window="1d", ticks="manual", rules=[{"metric": "roc_auc", "below": 0.6}])
 
 late = None
 for number in range(1, 7):

@@ -97,7 +97,7 @@ def run(
     if baseline and baseline.auc is not None and baseline.auc_lower is not None:
         print(f"           AUC {baseline.auc:.3f} ({baseline.auc_lower:.3f} to {baseline.auc_upper:.3f}) on its labelled rows", file=out)
         rules = [{"metric": "roc_auc", "below": round(baseline.auc_lower, 3)}]
-    monitor = Monitor(replay.name, reference=reference, window=replay.window, rules=rules)
+    monitor = Monitor(replay.name, reference=reference, window=replay.window, rules=rules, ticks="manual")
     print(f"replaying  {replay.production.height:,} events in event time, windows of {replay.window}\n", file=out)
     print(_HEAD, file=out)
     start, end = _play(replay, monitor, out)
@@ -186,7 +186,7 @@ def _own(data: str, label: str | None, score: str | None, time: str | None) -> R
 
 def _auc_of(replay: Replay, reference: Reference) -> Summary | None:
     """The AUC of the reference's labelled rows, by the same monitor that watches production."""
-    monitor = Monitor("baseline", reference=reference, window="1d")
+    monitor = Monitor("baseline", reference=reference, window="1d", ticks="manual")
     day = datetime(2000, 1, 1, tzinfo=UTC)
     monitor.observe_frame(replay.reference.with_columns(at=pl.lit(day)), time="at", id="flight_id", score="score")
     monitor.label(replay.reference.select("flight_id", "y_true"), id="flight_id", label="y_true")

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import time as clock
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from barograph import _barograph
-from barograph.errors import InvalidArgumentError
+from barograph.errors import IncompatibleError, InvalidArgumentError
 from barograph.frames import Frame, parts
 from barograph.references import Reference
 from barograph.reports import DriftReport, rows_frame
+from barograph.snapshots import as_bytes, write_whole
+from barograph.watching import F, Timer, watched
 
 if TYPE_CHECKING:
     import polars as pl
@@ -23,6 +28,8 @@ __all__ = ["Monitor", "Summary"]
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _SECOND = 10**9
+_EPOCH = datetime(1970, 1, 1)
+_LOG = logging.getLogger("barograph")
 
 
 @dataclass(frozen=True)
@@ -44,10 +51,12 @@ class Monitor:
 
     reference: what inputs are compared with. window: how long a window is, such as "1h", "1d", "1w"; windows are half-open, align to
     the UTC epoch, weeks to Monday, and close in `tick` alone. rules: mappings such as `{"metric": "roc_auc", "below": 0.6}` or
-    `{"metric": "latency_p99", "above": 0.2}` (seconds) besides drift. A monitor keeps no rows: per tile (a day for whole days, else
-    the window) one profile.
+    `{"metric": "latency_p99", "above": 0.2}` (seconds) besides drift. ticks: "auto" closes windows by the wall clock, from a
+    background thread that starts with the first event; "manual" leaves it to you. autosave: a file that every tick writes, and that a
+    monitor of the same name and reference resumes from. A monitor keeps no rows: per tile (a day for whole days, else the window)
+    one profile.
 
-    >>> monitor = Monitor("m", reference=Reference({"x": [1.0, 2.0, 3.0, 4.0] * 200}), window="1h")
+    >>> monitor = Monitor("m", reference=Reference({"x": [1.0, 2.0, 3.0, 4.0] * 200}), window="1h", ticks="manual")
     >>> hour = datetime(2026, 1, 1, tzinfo=UTC)
     >>> monitor.observe_frame({"x": [1.0, 2.0, 3.0, 4.0] * 200, "at": [hour] * 800}, time="at")
     >>> monitor.tick(hour + timedelta(hours=1))
@@ -63,18 +72,64 @@ class Monitor:
         window: str | timedelta = "1h",
         rules: Sequence[Mapping[str, Any]] = (),
         confidence: float = 0.99,
-        ticks: Literal["manual"] = "manual",
+        ticks: Literal["auto", "manual"] = "auto",
+        autosave: str | Path | None = None,
     ) -> None:
-        if ticks != "manual":
-            raise InvalidArgumentError(f'`ticks` must be "manual", got {ticks!r}', "call `tick()` when time has passed")
-        config = {
-            "name": name,
-            "window": _nanoseconds("window", window),
-            "settings": {"confidence": confidence},
-            "rules": [dict(rule) for rule in rules],
-        }
-        self.name = name
-        self._native = _barograph.Monitor(json.dumps(config), reference._native)
+        if ticks not in ("auto", "manual"):
+            raise InvalidArgumentError(f'`ticks` must be "auto" or "manual", got {ticks!r}', "call `tick()` yourself if manual")
+        length = _nanoseconds("window", window)
+        config = {"name": name, "window": length, "settings": {"confidence": confidence}, "rules": [dict(rule) for rule in rules]}
+        native = _barograph.Monitor(json.dumps(config), reference._native)
+        if autosave is not None and Path(autosave).exists():
+            native = self._resumed(Path(autosave), name, reference)
+        self._begin(native, ticks, min(60.0, max(1.0, length / _SECOND / 10)), autosave)
+
+    @staticmethod
+    def _resumed(path: Path, name: str, reference: Reference) -> _barograph.Monitor:
+        native = _barograph.Monitor.from_bytes(path.read_bytes())
+        if (native.name, native.reference.id) != (name, reference.id):
+            raise IncompatibleError(
+                f"`autosave` holds monitor {native.name!r} with reference {native.reference.id[:8]}, "
+                f"expected {name!r} with {reference.id[:8]}",
+                "choose another file, or move this one away",
+            )
+        return native
+
+    def _begin(self, native: _barograph.Monitor, ticks: str, seconds: float, autosave: str | Path | None) -> None:
+        self._native = native
+        self._observe_one = native.observe_one
+        self._autosave = None if autosave is None else Path(autosave)
+        self._failures = 0
+        self._timer = None if ticks == "manual" else Timer(self, seconds)
+
+    @property
+    def name(self) -> str:
+        """The name of the model."""
+        return self._native.name
+
+    def observe(
+        self,
+        row: Mapping[str, Any],
+        *,
+        prediction: Any = None,
+        score: float | None = None,
+        latency_seconds: float | None = None,
+        id: int | str | None = None,
+        time: datetime | None = None,
+    ) -> None:
+        """Adds one event: a mapping of the reference's columns to values. About 1 us.
+
+        time: naive ones are UTC; without it, now. prediction, score: they also fill the reference's columns of these roles. A column that
+        the row lacks is null; a field that is no column, and a value of another kind than its column (then null), are counted.
+        """
+        if type(row) is not dict:
+            if not isinstance(row, Mapping):
+                raise InvalidArgumentError(f"`row` must be a mapping of columns to values, got {type(row).__name__}")
+            row = dict(row)
+        now = clock.time_ns() if time is None else _instant(time)
+        self._observe_one(row, now, id, prediction, score, latency_seconds)
+        if self._timer is not None:
+            self._timer.awake()
 
     def observe_frame(
         self,
@@ -82,27 +137,92 @@ class Monitor:
         *,
         time: str | None = None,
         id: str | None = None,
+        prediction: str | None = None,
         score: str | None = None,
         latency_seconds: str | None = None,
     ) -> None:
         """Adds a frame of events, columns of the reference by name; the arguments name columns.
 
         time: naive ones are UTC; without it, or where it is null, now. id: integers or strings, what labels are joined by. score: of
-        the positive class, in [0, 1]. Raises InvalidArgumentError for a name that the frame has not.
+        the positive class, in [0, 1]. prediction: a column of another name than the reference's. Raises InvalidArgumentError for a name
+        that the frame has not.
         """
         roles = json.dumps({"time": time, "id": id, "score": score, "latency": latency_seconds})
         now = clock.time_ns()
         for part in parts(frame):
-            self._native.observe(part, roles, now)
+            self._native.observe(part if prediction is None else self._with_prediction(part, prediction), roles, now)
+        if self._timer is not None:
+            self._timer.awake()
 
-    def label(self, frame: Frame, *, id: str, label: str) -> None:
-        """Adds labels, 0 or 1, by event id: late, early, in any order. The first label of an event counts."""
+    def _with_prediction(self, part: Any, prediction: str) -> pl.DataFrame:
+        """The predictions under the name that the reference has for them."""
+        import polars as pl
+
+        frame = pl.DataFrame(part)
+        if prediction not in frame.columns:
+            raise InvalidArgumentError(f"`prediction` names column {prediction!r}, which the frame has not")
+        columns = json.loads(self._native.reference.schema_json())["columns"]
+        wanted = next((column["name"] for column in columns if column["role"] == "prediction"), prediction)
+        return frame.with_columns(pl.col(prediction).alias(wanted))
+
+    def watch(self, function: F) -> F:
+        """Decorates a predict function, sync or async, plain or generating: every call is observed, its latency measured.
+
+        The first argument is the input: a mapping is one event; a frame, or an array of rows in the order of the reference's features,
+        are many. What it returns fills the reference's column of role score (or prediction), if it is one number per event. Whatever
+        fails in here is counted in `counts()["failures"]` and logged once; the function's own result and errors pass untouched.
+        """
+        return watched(self, function)
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Measures the latency of its block."""
+        began = clock.perf_counter()
+        try:
+            yield
+        finally:
+            self._native.latency(clock.perf_counter() - began, clock.time_ns())
+
+    def label(self, frame: Frame, *, id: str, label: str, time: str | None = None) -> None:
+        """Adds labels, 0 or 1, by event id: late, early, in any order. The first label of an event counts.
+
+        time: the column of arrival times, checked and not used yet: labels count from when they are given.
+        """
         for part in parts(frame):
+            names = getattr(part, "columns", None)
+            if time is not None and names is not None and time not in names:
+                raise InvalidArgumentError(f"`time` names column {time!r}, which the frame has not", f"it has {', '.join(names)}")
             self._native.label(part, id, label)
 
     def tick(self, now: datetime | None = None) -> None:
-        """Closes every window that ends at or before `now` and judges it."""
+        """Closes every window that ends at or before `now` and judges it; saves to `autosave`."""
         self._native.tick(clock.time_ns() if now is None else _instant(now))
+        if self._autosave is not None:
+            write_whole(self._autosave, self.snapshot())
+
+    def snapshot(self) -> bytes:
+        """Everything the monitor knows, its reference included; equal monitors give equal bytes. No raw rows."""
+        return self._native.to_bytes()
+
+    @classmethod
+    def restore(cls, data: bytes, *, ticks: Literal["auto", "manual"] = "manual", autosave: str | Path | None = None) -> Monitor:
+        """A monitor that goes on as if nothing had happened. Raises SnapshotError for bytes that `snapshot` did not write."""
+        out = cls.__new__(cls)
+        out._begin(_barograph.Monitor.from_bytes(as_bytes(data)), ticks, 10.0, autosave)
+        return out
+
+    def close(self) -> None:
+        """Stops ticking by itself and saves to `autosave`."""
+        if self._timer is not None:
+            self._timer.stop()
+        if self._autosave is not None:
+            write_whole(self._autosave, self.snapshot())
+
+    def _failed(self, error: Exception) -> None:
+        """Nothing that fails in monitoring may reach the request it watches."""
+        self._failures += 1
+        if self._failures == 1:
+            _LOG.warning("monitor %s: %s; further failures are counted only", self.name, error)
 
     def summary(self, start: datetime, end: datetime) -> Summary | None:
         """Numbers and drift of the tiles that begin in `[start, end)`; None without events."""
@@ -127,8 +247,8 @@ class Monitor:
         return pl.DataFrame(rows, schema=schema).with_columns(pl.col("time", "window_start").cast(time))
 
     def counts(self) -> dict[str, int]:
-        """Late events, events without time, labels without event, what was given up."""
-        return dict(self._native.counts())
+        """Late events, events without time, labels without event, what was given up, odd fields, failures of watched calls."""
+        return dict(self._native.counts()) | {"failures": self._failures}
 
     def __repr__(self) -> str:
         return f"Monitor({self.name!r})"
@@ -146,6 +266,6 @@ def _nanoseconds(argument: str, length: str | timedelta) -> int:
 def _instant(time: datetime) -> int:
     if not isinstance(time, datetime):
         raise InvalidArgumentError(f"a time must be a datetime, got {type(time).__name__}")
-    aware = time if time.tzinfo else time.replace(tzinfo=UTC)
     # In integers: a float of nanoseconds would lose the last microseconds.
-    return (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000
+    since = (time if time.tzinfo is None else time.astimezone(UTC).replace(tzinfo=None)) - _EPOCH
+    return ((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds) * 1000

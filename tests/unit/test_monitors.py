@@ -30,7 +30,7 @@ REFERENCE = bg.Reference(rows(5000, 0).select("x", "score"))
 
 
 def watched(parts, labels=(), window="1d"):
-    monitor = bg.Monitor("m", reference=REFERENCE, window=window, rules=[{"metric": "roc_auc", "below": 0.5}])
+    monitor = bg.Monitor("m", reference=REFERENCE, window=window, ticks="manual", rules=[{"metric": "roc_auc", "below": 0.5}])
     for part in parts:
         monitor.observe_frame(part, time="at", id="id", score="score", latency_seconds="seconds")
     for part in labels:
@@ -57,7 +57,7 @@ def test_batches_and_label_order_leave_no_trace():
     frame = rows(3000, 2, days=3)
     one = watched([frame], [frame])
     many = watched([frame[i : i + 97] for i in range(0, 3000, 97)], [frame[::-1]])
-    early = bg.Monitor("m", reference=REFERENCE, window="1d", rules=[{"metric": "roc_auc", "below": 0.5}])
+    early = bg.Monitor("m", reference=REFERENCE, window="1d", ticks="manual", rules=[{"metric": "roc_auc", "below": 0.5}])
     early.label(frame, id="id", label="y")
     early.observe_frame(frame[::-1], time="at", id="id", score="score", latency_seconds="seconds")
     for monitor in (one, many, early):

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::report::{Method, Verdict};
 
 /// What happened to an alert.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// First window beyond the warning tolerance.
@@ -21,7 +21,7 @@ pub enum State {
 }
 
 /// One change of an alert.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)] // named in docs/reference/report.md
 pub struct Alert {
     pub id: u64,
@@ -47,7 +47,7 @@ pub struct Judgement {
 }
 
 /// All alerts so far and which of them are open.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Alerts {
     /// Every change, oldest first.
     pub changes: Vec<Alert>,

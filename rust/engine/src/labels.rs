@@ -2,6 +2,7 @@
 
 use arrow_array::Array;
 use arrow_array::cast::AsArray;
+use barograph_core::codec::{Reader, Writer};
 use barograph_core::hash::murmur3_x64_128;
 use barograph_core::{Error, Result};
 use hashbrown::HashMap;
@@ -56,10 +57,68 @@ impl LabelJoin {
         None
     }
 
+    /// Appends the join to a snapshot, ids in order.
+    pub fn encode(&self, writer: &mut Writer) {
+        let id = |writer: &mut Writer, id: u128| {
+            writer.u64((id >> 64) as u64);
+            writer.u64(id as u64);
+        };
+        let mut events: Vec<_> = self.events.iter().collect();
+        events.sort_unstable_by_key(|(id, _)| **id);
+        writer.len(events.len());
+        for (key, prediction) in events {
+            id(writer, *key);
+            writer.i64(prediction.tile);
+            writer.option_f64(prediction.score);
+        }
+        let mut labels: Vec<_> = self.labels.iter().collect();
+        labels.sort_unstable_by_key(|(id, _)| **id);
+        writer.len(labels.len());
+        for (key, label) in labels {
+            id(writer, *key);
+            writer.f64(*label);
+        }
+        writer.u64(self.dropped);
+    }
+
+    /// Reads a join back.
+    ///
+    /// # Errors
+    /// `Decode` for bytes that no `encode` wrote.
+    pub fn decode(reader: &mut Reader<'_>) -> Result<Self> {
+        let id = |reader: &mut Reader<'_>| -> Result<u128> { Ok(u128::from(reader.u64()?) << 64 | u128::from(reader.u64()?)) };
+        let mut out = Self::default();
+        for _ in 0..reader.len(4)? {
+            let key = id(reader)?;
+            let prediction = Prediction { tile: reader.i64()?, score: reader.option_finite()? };
+            out.events.insert(key, prediction);
+        }
+        for _ in 0..reader.len(10)? {
+            let (key, label) = (id(reader)?, reader.f64()?);
+            if label.is_nan() {
+                return Err(Error::decode("a label of the snapshot is not a number"));
+            }
+            out.labels.insert(key, label);
+        }
+        out.dropped = reader.u64()?;
+        Ok(out)
+    }
+
     /// Labels without an event so far.
     pub fn orphans(&self) -> usize {
         self.labels.len()
     }
+}
+
+/// The key of an id that is text.
+pub fn key_of_name(id: &str) -> u128 {
+    let (high, low) = murmur3_x64_128(id.as_bytes(), 0);
+    u128::from(high) << 64 | u128::from(low)
+}
+
+/// The key of an id that is a whole number.
+pub fn key_of_integer(id: i128) -> u128 {
+    id as u128
 }
 
 /// A key per row; `None` for nulls. Whole numbers are themselves, names their 128-bit hash.
@@ -67,15 +126,12 @@ impl LabelJoin {
 /// # Errors
 /// `InvalidArgument` for a column that is neither.
 pub fn keys(name: &str, array: &dyn Array) -> Result<Vec<Option<u128>>> {
-    let text = |value: &str| {
-        let (high, low) = murmur3_x64_128(value.as_bytes(), 0);
-        u128::from(high) << 64 | u128::from(low)
-    };
+    let text = key_of_name;
     let mut out = vec![None; array.len()];
     if array.data_type().is_integer() {
         for (row, key) in out.iter_mut().enumerate().filter(|(row, _)| array.is_valid(*row)) {
             // Through the formatter of no type at all: integers of any width end up as one i128.
-            *key = integer(array, row).map(|value| value as u128);
+            *key = integer(array, row).map(key_of_integer);
         }
         return Ok(out);
     }

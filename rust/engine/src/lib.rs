@@ -3,6 +3,7 @@
 pub mod alert;
 pub mod compare;
 pub mod dependence;
+pub mod events;
 pub mod frame;
 pub mod labels;
 pub mod monitor;

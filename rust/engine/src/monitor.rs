@@ -6,11 +6,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow_array::{Array, RecordBatch};
+use barograph_core::codec::{Reader, SnapshotKind, Writer};
 use barograph_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::alert::{Alert, Alerts, Judgement};
 use crate::compare::compare;
+use crate::events::Marks;
 use crate::frame;
 use crate::labels::{LabelJoin, Prediction, doubles, keys};
 use crate::reference::Reference;
@@ -20,6 +22,8 @@ use crate::window::{self, Tile};
 
 /// Tiles kept: more than two years of days.
 const MOST_TILES: usize = 800;
+/// Rows of history kept.
+const MOST_HISTORY: usize = 500_000;
 /// Pseudo-column of rows about the model as a whole.
 const MODEL: &str = "(model)";
 
@@ -139,28 +143,35 @@ impl Monitor {
         let scores = roles.score.as_ref().map(|name| doubles("score", name, column(batch, "score", name)?)).transpose()?;
         let latency =
             roles.latency.as_ref().map(|name| doubles("latency_seconds", name, column(batch, "latency_seconds", name)?)).transpose()?;
-        let starts: Vec<i64> = times.iter().map(|time| window::start_of(*time, self.tile)).collect();
+        let marks = Marks { times, ids: ids.unwrap_or_default(), scores: scores.unwrap_or_default(), latency: latency.unwrap_or_default() };
+        self.add(batch, &marks)
+    }
+
+    /// Adds events, with what belongs to them beside their fields.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn add(&mut self, batch: &RecordBatch, marks: &Marks) -> Result<()> {
+        let starts: Vec<i64> = marks.times.iter().map(|time| window::start_of(*time, self.tile)).collect();
         self.late += self.closed.map_or(0, |closed| starts.iter().filter(|start| **start < closed).count() as u64);
         let mut from = 0;
         for run in starts.chunk_by(|a, b| a == b) {
             let (start, until) = (run[0], from + run.len());
-            let tile = self.tile_at(start)?;
+            self.tile_at(start)?;
             // Split borrows: the tile is changed while the reference is read.
             let reference = Arc::clone(&self.reference);
-            if let Some(tile) = self.tiles.get_mut(&tile) {
+            if let Some(tile) = self.tiles.get_mut(&start) {
                 tile.profile.update(&batch.slice(from, run.len()), Some(&reference))?;
-                if let Some(latency) = &latency {
-                    let values: Vec<f64> = latency[from..until].iter().flatten().copied().filter(|seconds| *seconds >= 0.0).collect();
+                if let Some(latency) = marks.latency.get(from..until) {
+                    let values: Vec<f64> = latency.iter().flatten().copied().filter(|seconds| *seconds >= 0.0).collect();
                     tile.latency.update_many(&values);
                 }
             }
-            if let Some(ids) = &ids {
-                for row in from..until {
-                    let Some(id) = ids[row] else { continue };
-                    let prediction = Prediction { tile: start, score: scores.as_ref().and_then(|scores| scores[row]) };
-                    if let Some(label) = self.join.event(id, prediction) {
-                        self.join_one(prediction, label);
-                    }
+            for row in from..until {
+                let Some(id) = marks.ids.get(row).copied().flatten() else { continue };
+                let prediction = Prediction { tile: start, score: marks.scores.get(row).copied().flatten() };
+                if let Some(label) = self.join.event(id, prediction) {
+                    self.join_one(prediction, label);
                 }
             }
             from = until;
@@ -168,7 +179,22 @@ impl Monitor {
         Ok(())
     }
 
-    fn tile_at(&mut self, start: i64) -> Result<i64> {
+    /// Adds one call's latency, which may stand for many events or none.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn latency(&mut self, seconds: f64, time: i64) -> Result<()> {
+        let start = window::start_of(time, self.tile);
+        self.tile_at(start)?;
+        if let Some(tile) = self.tiles.get_mut(&start)
+            && seconds >= 0.0
+        {
+            tile.latency.update(seconds);
+        }
+        Ok(())
+    }
+
+    fn tile_at(&mut self, start: i64) -> Result<()> {
         if !self.tiles.contains_key(&start) {
             let tile = Tile::new(&self.reference)?;
             self.tiles.insert(start, tile);
@@ -176,7 +202,7 @@ impl Monitor {
                 self.tiles.pop_first();
             }
         }
-        Ok(start)
+        Ok(())
     }
 
     fn join_one(&mut self, prediction: Prediction, label: f64) {
@@ -278,7 +304,7 @@ impl Monitor {
             Row {
                 lower: summary.auc_lower,
                 upper: summary.auc_upper,
-                interval: summary.auc.map(|_| "confidence"),
+                interval: summary.auc.map(|_| "confidence".into()),
                 ..row(Method::RocAuc, summary.auc)
             },
         ];
@@ -289,6 +315,9 @@ impl Monitor {
             }
         }
         self.history.extend(rows.into_iter().filter(|row| row.value.is_some()));
+        if self.history.len() > MOST_HISTORY {
+            self.history.drain(..self.history.len() - MOST_HISTORY);
+        }
         Ok(())
     }
 
@@ -314,6 +343,67 @@ impl Monitor {
         self.merged(start, end)?.map(|tile| self.summarise(&tile)).transpose()
     }
 
+    /// Everything the monitor knows, its reference included: equal monitors give equal bytes.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let mut writer = Writer::new();
+        writer.str(&json(&self.config)?);
+        writer.bytes(&self.reference.to_bytes());
+        writer.len(self.tiles.len());
+        for (start, tile) in &self.tiles {
+            writer.i64(*start);
+            tile.encode(&mut writer);
+        }
+        self.join.encode(&mut writer);
+        writer.bool(self.closed.is_some());
+        writer.i64(self.closed.unwrap_or_default());
+        writer.u64(self.late);
+        writer.u64(self.untimed);
+        writer.str(&json(&self.history)?);
+        writer.str(&json(&self.alerts)?);
+        Ok(writer.seal(SnapshotKind::Monitor))
+    }
+
+    /// Reads a snapshot: the monitor goes on as if nothing had happened.
+    ///
+    /// # Errors
+    /// `Decode`, saying what is wrong with the bytes.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let wrong = |error: Error| Error::decode(error.message);
+        let mut reader = Reader::open(bytes, SnapshotKind::Monitor)?;
+        let config = parsed(reader.str()?)?;
+        let reference = Arc::new(Reference::from_bytes(reader.bytes()?)?);
+        let mut out = Self::new(config, Arc::clone(&reference)).map_err(wrong)?;
+        let tiles = reader.len(8)?;
+        for _ in 0..tiles {
+            let start = reader.i64()?;
+            if window::start_of(start, out.tile) != start || out.tiles.last_key_value().is_some_and(|(last, _)| *last >= start) {
+                return Err(Error::decode("the tiles of a monitor are out of order"));
+            }
+            out.tiles.insert(start, Tile::decode(&mut reader, &reference)?);
+        }
+        out.join = LabelJoin::decode(&mut reader)?;
+        let any = reader.bool()?;
+        out.closed = Some(reader.i64()?).filter(|_| any);
+        (out.late, out.untimed) = (reader.u64()?, reader.u64()?);
+        out.history = parsed(reader.str()?)?;
+        out.alerts = parsed(reader.str()?)?;
+        reader.finish()?;
+        Ok(out)
+    }
+
+    /// The name of the model.
+    pub fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    /// What it is compared with.
+    pub fn reference(&self) -> &Arc<Reference> {
+        &self.reference
+    }
+
     /// The tested rows and the metrics of every closed window.
     pub fn history(&self) -> &[Row] {
         &self.history
@@ -328,6 +418,14 @@ impl Monitor {
     pub fn counts(&self) -> [(&'static str, u64); 4] {
         [("late", self.late), ("untimed", self.untimed), ("orphan_labels", self.join.orphans() as u64), ("dropped", self.join.dropped)]
     }
+}
+
+fn json<T: Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string(value).map_err(|error| Error::invalid(error.to_string()))
+}
+
+fn parsed<T: for<'de> Deserialize<'de>>(text: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|error| Error::decode(format!("a part of the monitor could not be read: {error}")))
 }
 
 /// Judges a metric's row by a rule and writes the verdict into it.

@@ -1,12 +1,14 @@
 //! A drift report: rows for programs, columns for pages, one verdict. Every number in it is finite.
 
-use serde::Serialize;
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
 
 use crate::schema::{Kind, Role};
 use crate::settings::Settings;
 
 /// What a row of a report measures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Method {
     /// Population stability index of ordinary values; tested.
@@ -75,7 +77,7 @@ impl Method {
 }
 
 /// What a test, or all tests of a column, came to; in the order of what matters most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// A large change is excluded.
@@ -100,7 +102,7 @@ impl Verdict {
 }
 
 /// One column measured by one method.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)] // named in docs/reference/report.md
 pub struct Row {
     pub column: String,
@@ -112,7 +114,7 @@ pub struct Row {
     pub verdict: Option<Verdict>,
     pub p_value: Option<f64>,
     pub adjusted_p: Option<f64>,
-    pub interval: Option<&'static str>,
+    pub interval: Option<Cow<'static, str>>,
     pub n_reference: Option<u64>,
     pub n_current: Option<u64>,
     pub window_start: Option<i64>,

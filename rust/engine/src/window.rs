@@ -1,5 +1,6 @@
 //! Event time cut into tiles, and tiles joined to windows. Windows are half-open and align to the UTC epoch, weeks to Monday.
 
+use barograph_core::codec::{Reader, Writer};
 use barograph_core::metrics::roc_auc::RocAuc;
 use barograph_core::sketches::ExponentialHistogram;
 use barograph_core::{Error, Result};
@@ -55,6 +56,32 @@ impl Tile {
             auc: RocAuc::default(),
             labelled: 0,
         })
+    }
+
+    /// Appends the tile to a snapshot.
+    pub fn encode(&self, writer: &mut Writer) {
+        self.profile.encode(writer);
+        self.latency.encode(writer);
+        self.auc.encode(writer);
+        writer.u64(self.labelled);
+    }
+
+    /// Reads a tile back, which must count this reference's bins.
+    ///
+    /// # Errors
+    /// `Decode` for bytes that no `encode` wrote.
+    pub fn decode(reader: &mut Reader<'_>, reference: &Reference) -> Result<Self> {
+        let out = Self {
+            profile: Profile::decode(reader)?,
+            latency: ExponentialHistogram::decode(reader)?,
+            auc: RocAuc::decode(reader)?,
+            labelled: reader.u64()?,
+        };
+        let empty = Self::new(reference)?;
+        if out.latency.scale() != empty.latency.scale() || empty.profile.clone().merge(&out.profile).is_err() {
+            return Err(Error::decode("a tile of the snapshot belongs to another reference"));
+        }
+        Ok(out)
     }
 
     /// Adds another tile.

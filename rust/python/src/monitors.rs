@@ -4,8 +4,12 @@ use std::sync::Mutex;
 
 use barograph_core::Error;
 use barograph_engine::Monitor;
+use barograph_engine::events::{Events, Value};
+use barograph_engine::labels::{key_of_integer, key_of_name};
 use barograph_engine::monitor::{Config, Roles};
+use barograph_engine::schema::{Kind, Role};
 use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyString};
 use serde::Serialize;
 
 use crate::border::for_each_batch;
@@ -13,41 +17,185 @@ use crate::errors::{Raise, raised};
 use crate::profiles::lock;
 use crate::references::PyReference;
 
+/// Events gathered before they are handed on.
+const GATHERED: usize = 1024;
+
 fn json<T: Serialize + ?Sized>(value: &T) -> PyResult<String> {
     serde_json::to_string(value).map_err(|error| raised(&Error::invalid(error.to_string())))
 }
 
-#[pyclass(name = "Monitor", module = "barograph._barograph", frozen)]
+/// A field that single events are looked up for.
+struct Field {
+    name: Py<PyString>,
+    kind: Kind,
+    role: Role,
+}
+
+/// Single events on their way, and what was odd about them.
+struct Gathering {
+    events: Events,
+    unknown: u64,
+    mistyped: u64,
+}
+
+#[pyclass(name = "Monitor", module = "barograph._barograph", frozen, weakref)]
 struct PyMonitor {
     inner: Mutex<Monitor>,
+    gathering: Mutex<Gathering>,
+    fields: Vec<Field>,
+}
+
+impl PyMonitor {
+    fn around(py: Python<'_>, monitor: Monitor) -> Self {
+        let schema = monitor.reference().schema();
+        let fields = schema.columns.iter();
+        let fields =
+            fields.map(|column| Field { name: PyString::new(py, &column.name).unbind(), kind: column.kind, role: column.role }).collect();
+        let gathering = Gathering { events: Events::new(&schema), unknown: 0, mistyped: 0 };
+        Self { inner: Mutex::new(monitor), gathering: Mutex::new(gathering), fields }
+    }
+
+    /// Hands on what was gathered: whoever looks at the monitor has to see it.
+    fn current(&self) -> PyResult<std::sync::MutexGuard<'_, Monitor>> {
+        let mut gathering = lock(&self.gathering);
+        let mut monitor = lock(&self.inner);
+        if !gathering.events.is_empty() {
+            let (batch, marks) = gathering.events.take().raise()?;
+            monitor.add(&batch, &marks).raise()?;
+        }
+        Ok(monitor)
+    }
+}
+
+/// A field as its column holds it; `None` for a value of another kind.
+fn value<'a>(kind: Kind, item: &'a Bound<'_, PyAny>) -> Option<Value<'a>> {
+    if item.is_none() {
+        return Some(Value::Null);
+    }
+    match kind {
+        Kind::Number => match item.cast_exact::<PyFloat>() {
+            Ok(float) => Some(Value::Number(float.value())),
+            Err(_) if item.is_instance_of::<PyString>() => None,
+            Err(_) => item.extract().ok().map(Value::Number),
+        },
+        Kind::Category => item.cast::<PyString>().ok()?.to_str().ok().map(Value::Name),
+        Kind::Boolean => item.cast::<PyBool>().ok().map(|flag| Value::Flag(flag.is_true())),
+        Kind::Time => item.cast::<PyInt>().ok()?.extract().ok().map(Value::Time),
+        Kind::Text | Kind::Embedding | Kind::Unsupported => Some(Value::Present),
+    }
+}
+
+fn key(id: &Bound<'_, PyAny>) -> PyResult<Option<u128>> {
+    if id.is_none() {
+        return Ok(None);
+    }
+    if let Ok(text) = id.cast::<PyString>() {
+        return Ok(Some(key_of_name(text.to_str()?)));
+    }
+    id.extract::<i128>().map(|id| Some(key_of_integer(id))).map_err(|_| {
+        let kind = id.get_type().name().map_or_else(|_| "something else".to_owned(), |name| name.to_string());
+        raised(&Error::invalid(format!("`id` must be a whole number or text, got {kind}")))
+    })
 }
 
 #[pymethods]
 impl PyMonitor {
     /// `config` is JSON.
     #[new]
-    fn new(config: &str, reference: &PyReference) -> PyResult<Self> {
+    fn new(py: Python<'_>, config: &str, reference: &PyReference) -> PyResult<Self> {
         let config: Config =
             serde_json::from_str(config).map_err(|error| raised(&Error::invalid(format!("the monitor could not be made: {error}"))))?;
-        Ok(Self { inner: Mutex::new(Monitor::new(config, reference.inner.clone()).raise()?) })
+        Ok(Self::around(py, Monitor::new(config, reference.inner.clone()).raise()?))
+    }
+
+    #[staticmethod]
+    fn from_bytes(py: Python<'_>, data: &[u8]) -> PyResult<Self> {
+        let monitor = py.detach(|| Monitor::from_bytes(data)).raise()?;
+        Ok(Self::around(py, monitor))
+    }
+
+    fn to_bytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        let monitor = self.current()?.clone();
+        let bytes = py.detach(|| monitor.to_bytes()).raise()?;
+        Ok(PyBytes::new(py, &bytes))
+    }
+
+    #[getter]
+    fn name(&self) -> String {
+        lock(&self.inner).name().to_owned()
+    }
+
+    #[getter]
+    fn reference(&self) -> PyReference {
+        PyReference { inner: lock(&self.inner).reference().clone() }
     }
 
     /// `roles` is JSON: time, id, score, latency.
     fn observe(&self, frame: &Bound<'_, PyAny>, roles: &str, now: i64) -> PyResult<()> {
         let roles: Roles = serde_json::from_str(roles).map_err(|error| raised(&Error::invalid(error.to_string())))?;
+        drop(self.current()?);
         for_each_batch(frame, |batch| lock(&self.inner).observe(batch, &roles, now))
     }
 
+    /// One event; times in nanoseconds. A value of another kind than its column counts as null.
+    #[pyo3(signature = (row, time, id, prediction, score, latency))]
+    fn observe_one(
+        &self,
+        row: &Bound<'_, PyDict>,
+        time: i64,
+        id: &Bound<'_, PyAny>,
+        prediction: &Bound<'_, PyAny>,
+        score: Option<f64>,
+        latency: Option<f64>,
+    ) -> PyResult<()> {
+        let py = row.py();
+        let id = key(id)?;
+        let mut gathering = lock(&self.gathering);
+        gathering.events.begin(time, id, score, latency);
+        let mut found = 0;
+        for (column, field) in self.fields.iter().enumerate() {
+            let mut item = row.get_item(field.name.bind(py)).ok().flatten();
+            found += usize::from(item.is_some());
+            if item.is_none() {
+                item = match field.role {
+                    Role::Prediction => Some(prediction.clone()),
+                    Role::Score => score.map(|score| PyFloat::new(py, score).into_any()),
+                    _ => None,
+                };
+            }
+            let known = item.as_ref().map_or(Some(Value::Null), |item| value(field.kind, item));
+            if known.is_none() {
+                gathering.mistyped += 1;
+            }
+            gathering.events.field(column, known.unwrap_or(Value::Null));
+        }
+        gathering.unknown += row.len().saturating_sub(found) as u64;
+        let full = gathering.events.len() >= GATHERED;
+        drop(gathering);
+        if full {
+            drop(self.current()?);
+        }
+        Ok(())
+    }
+
+    /// One call's latency, which may stand for many events.
+    fn latency(&self, seconds: f64, time: i64) -> PyResult<()> {
+        lock(&self.inner).latency(seconds, time).raise()
+    }
+
     fn label(&self, frame: &Bound<'_, PyAny>, id: &str, label: &str) -> PyResult<()> {
+        drop(self.current()?);
         for_each_batch(frame, |batch| lock(&self.inner).label(batch, id, label))
     }
 
     fn tick(&self, py: Python<'_>, now: i64) -> PyResult<()> {
+        drop(self.current()?);
         py.detach(|| lock(&self.inner).tick(now)).raise()
     }
 
     /// JSON, or None without events.
     fn summary(&self, py: Python<'_>, start: i64, end: i64) -> PyResult<Option<String>> {
+        drop(self.current()?);
         let summary = py.detach(|| lock(&self.inner).summary(start, end)).raise()?;
         summary.as_ref().map(json).transpose()
     }
@@ -60,8 +208,11 @@ impl PyMonitor {
         json(lock(&self.inner).alerts())
     }
 
-    fn counts(&self) -> Vec<(&'static str, u64)> {
-        lock(&self.inner).counts().to_vec()
+    fn counts(&self) -> PyResult<Vec<(&'static str, u64)>> {
+        let mut counts = self.current()?.counts().to_vec();
+        let gathering = lock(&self.gathering);
+        counts.extend([("unknown_fields", gathering.unknown), ("mistyped_fields", gathering.mistyped)]);
+        Ok(counts)
     }
 }
 

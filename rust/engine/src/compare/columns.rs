@@ -50,7 +50,9 @@ impl Context<'_> {
                     lower: score.lower,
                     upper: score.upper,
                     p_value: score.p_value,
-                    interval: score.interval.map(|interval| if interval == Interval::Certain { "certain" } else { "confidence" }),
+                    interval: score
+                        .interval
+                        .map(|interval| if interval == Interval::Certain { "certain".into() } else { "confidence".into() }),
                     n_reference: Some(n.0),
                     n_current: Some(n.1),
                     ..self.row(method)

@@ -1,0 +1,171 @@
+"""What runs around a monitor: the background timer, and the decorator of predict functions."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import threading
+import time as clock
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+if TYPE_CHECKING:
+    from barograph.monitors import Monitor
+
+__all__ = ["F", "Timer", "watched"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Timer:
+    """Ticks a monitor every so many seconds from a daemon thread, for as long as the monitor lives.
+
+    The thread starts with the first event, and again in a process that was forked after that.
+    """
+
+    def __init__(self, monitor: Monitor, seconds: float) -> None:
+        self._monitor = weakref.ref(monitor)
+        self._seconds = seconds
+        self._process: int | None = None
+        self._stopped = threading.Event()
+
+    def awake(self) -> None:
+        """Starts the thread if this process has none."""
+        if self._process != os.getpid() and not self._stopped.is_set():
+            self._process = os.getpid()
+            threading.Thread(target=self._run, name="barograph-ticks", daemon=True).start()
+
+    def stop(self) -> None:
+        """No more ticks."""
+        self._stopped.set()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._seconds):
+            monitor = self._monitor()
+            if monitor is None:
+                return
+            try:
+                monitor.tick()
+            except Exception as error:
+                monitor._failed(error)
+            del monitor
+
+
+def watched(monitor: Monitor, function: F) -> F:
+    """The function with every call observed."""
+
+    def seen(arguments: tuple[Any, ...], named: dict[str, Any], result: Any, began: float) -> None:
+        try:
+            _observe(monitor, _input(arguments, named), result, clock.perf_counter() - began)
+        except Exception as error:
+            monitor._failed(error)
+
+    if inspect.isasyncgenfunction(function):
+
+        @functools.wraps(function)
+        async def async_stream(*arguments: Any, **named: Any) -> AsyncIterator[Any]:
+            began = clock.perf_counter()
+            async for part in function(*arguments, **named):
+                yield part
+            seen(arguments, named, None, began)
+
+        return cast(F, async_stream)
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def coroutine(*arguments: Any, **named: Any) -> Any:
+            began = clock.perf_counter()
+            result = await function(*arguments, **named)
+            seen(arguments, named, result, began)
+            return result
+
+        return cast(F, coroutine)
+    if inspect.isgeneratorfunction(function):
+
+        @functools.wraps(function)
+        def stream(*arguments: Any, **named: Any) -> Iterator[Any]:
+            began = clock.perf_counter()
+            yield from function(*arguments, **named)
+            seen(arguments, named, None, began)
+
+        return cast(F, stream)
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **named: Any) -> Any:
+        began = clock.perf_counter()
+        result = function(*arguments, **named)
+        seen(arguments, named, result, began)
+        return result
+
+    return cast(F, call)
+
+
+def _input(arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    """The first argument that may be a model's input; `self` of a method is none."""
+    for value in (*arguments, *named.values()):
+        if isinstance(value, Mapping) or hasattr(value, "__arrow_c_stream__") or hasattr(value, "columns") or hasattr(value, "__array__"):
+            return value
+    raise TypeError("no argument of the watched call is a mapping, a frame or an array")
+
+
+def _observe(monitor: Monitor, value: Any, result: Any, seconds: float) -> None:
+    roles = _roles(monitor)
+    if isinstance(value, Mapping) and not any(hasattr(field, "__len__") and not isinstance(field, str) for field in value.values()):
+        outcome = _number(result)
+        role = "score" if isinstance(outcome, float) and "score" in roles else "prediction"
+        monitor.observe(value, latency_seconds=seconds, **{role: outcome})
+        return
+    frame = _frame(monitor, value)
+    column = roles.get("score") or roles.get("prediction")
+    if column and column not in frame.columns:
+        import numpy as np
+        import polars as pl
+
+        outcome = np.asarray(result)
+        if outcome.ndim == 2 and outcome.shape[1] == 2:
+            outcome = outcome[:, 1]
+        if outcome.shape == (frame.height,):
+            frame = frame.with_columns(pl.Series(column, outcome))
+    monitor.observe_frame(frame)
+    # A batch is one latency and many events.
+    monitor._native.latency(seconds, clock.time_ns())
+
+
+def _roles(monitor: Monitor) -> dict[str, str]:
+    import json
+
+    columns = json.loads(monitor._native.reference.schema_json())["columns"]
+    return {column["role"]: column["name"] for column in reversed(columns)}
+
+
+def _number(result: Any) -> Any:
+    """A single outcome as a plain value, else None."""
+    if isinstance(result, (bool, int, float, str)):
+        return result
+    item = getattr(result, "item", None)
+    if item is not None and getattr(result, "size", 0) == 1:
+        return item()
+    return None
+
+
+def _frame(monitor: Monitor, value: Any) -> Any:
+    import polars as pl
+
+    if isinstance(value, Mapping):
+        return pl.DataFrame(dict(value))
+    if hasattr(value, "columns") and not isinstance(value, pl.DataFrame):
+        return pl.DataFrame(value) if not hasattr(value, "__dataframe__") else pl.from_dataframe(value)
+    if isinstance(value, pl.DataFrame) or hasattr(value, "__arrow_c_stream__"):
+        return pl.DataFrame(value)
+    import json
+
+    import numpy as np
+
+    columns = json.loads(monitor._native.reference.schema_json())["columns"]
+    features = [column["name"] for column in columns if column["role"] in ("feature", "segment")]
+    rows = np.atleast_2d(np.asarray(value))
+    if rows.ndim != 2 or rows.shape[1] != len(features):
+        raise ValueError(f"rows of {rows.shape[-1]} values where the reference has {len(features)} features")
+    return pl.DataFrame({name: rows[:, at] for at, name in enumerate(features)})
