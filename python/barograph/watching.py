@@ -71,7 +71,7 @@ def watched(monitor: Monitor, function: F) -> F:
                 yield part
             seen(arguments, named, None, began)
 
-        return cast(F, async_stream)
+        return cast("F", async_stream)
     if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
@@ -81,7 +81,7 @@ def watched(monitor: Monitor, function: F) -> F:
             seen(arguments, named, result, began)
             return result
 
-        return cast(F, coroutine)
+        return cast("F", coroutine)
     if inspect.isgeneratorfunction(function):
 
         @functools.wraps(function)
@@ -90,7 +90,7 @@ def watched(monitor: Monitor, function: F) -> F:
             yield from function(*arguments, **named)
             seen(arguments, named, None, began)
 
-        return cast(F, stream)
+        return cast("F", stream)
 
     @functools.wraps(function)
     def call(*arguments: Any, **named: Any) -> Any:
@@ -99,7 +99,7 @@ def watched(monitor: Monitor, function: F) -> F:
         seen(arguments, named, result, began)
         return result
 
-    return cast(F, call)
+    return cast("F", call)
 
 
 def _input(arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
