@@ -51,7 +51,8 @@ class Monitor:
 
     reference: what inputs are compared with. window: how long a window is, such as "1h", "1d", "1w"; windows are half-open, align to
     the UTC epoch, weeks to Monday, and close in `tick` alone. rules: mappings such as `{"metric": "roc_auc", "below": 0.6}` or
-    `{"metric": "latency_p99", "above": 0.2}` (seconds) besides drift. ticks: "auto" closes windows by the wall clock, from a
+    `{"metric": "latency_p99", "above": 0.2}` (seconds) besides drift. budget: at most one
+    false alert about drift in so long, in expectation, over all columns; see `policy`. ticks: "auto" closes windows by the wall clock, from a
     background thread that starts with the first event; "manual" leaves it to you. autosave: a file that every tick writes, and that a
     monitor of the same name and reference resumes from. A monitor keeps no rows: per tile (a day for whole days, else the window)
     one profile.
@@ -72,13 +73,20 @@ class Monitor:
         window: str | timedelta = "1h",
         rules: Sequence[Mapping[str, Any]] = (),
         confidence: float = 0.99,
+        budget: str | timedelta = "7d",
         ticks: Literal["auto", "manual"] = "auto",
         autosave: str | Path | None = None,
     ) -> None:
         if ticks not in ("auto", "manual"):
             raise InvalidArgumentError(f'`ticks` must be "auto" or "manual", got {ticks!r}', "call `tick()` yourself if manual")
         length = _nanoseconds("window", window)
-        config = {"name": name, "window": length, "settings": {"confidence": confidence}, "rules": [dict(rule) for rule in rules]}
+        config = {
+            "name": name,
+            "window": length,
+            "settings": {"confidence": confidence},
+            "rules": [dict(rule) for rule in rules],
+            "ticket_every": _nanoseconds("budget", budget),
+        }
         native = _barograph.Monitor(json.dumps(config), reference._native)
         if autosave is not None and Path(autosave).exists():
             native = self._resumed(Path(autosave), name, reference)
@@ -237,14 +245,24 @@ class Monitor:
         return rows_frame(json.loads(self._native.history()))
 
     def alerts(self) -> pl.DataFrame:
-        """Every change of an alert, oldest first: opened, escalated, eased, resolved."""
+        """Every change of an alert, oldest first: opened, escalated, eased, resolved.
+
+        severity: "page" for lost performance, latency and broken data, "ticket" for drift. reason: the rule, in words. cause: the bins or
+        names that moved most, with their shares in the reference and now.
+        """
         import polars as pl
 
         rows = json.loads(self._native.alerts())
-        text, time = pl.String(), pl.Datetime("ns", "UTC")
-        schema: dict[str, Any] = {"id": pl.Int64(), "column": text, "state": text, "verdict": text, "method": text, "value": pl.Float64()}
-        schema |= {"time": pl.Int64(), "window_start": pl.Int64(), "reason": text}
-        return pl.DataFrame(rows, schema=schema).with_columns(pl.col("time", "window_start").cast(time))
+        text, number, whole = pl.String(), pl.Float64(), pl.Int64()
+        schema: dict[str, Any] = {"id": whole, "column": text, "state": text, "severity": text, "verdict": text, "method": text}
+        schema |= dict.fromkeys(("value", "lower", "upper", "threshold"), number) | {"time": whole, "window_start": whole}
+        schema |= {"reason": text, "cause": text, "n_reference": whole, "n_current": whole}
+        return pl.DataFrame(rows, schema=schema).with_columns(pl.col("time", "window_start").cast(pl.Datetime("ns", "UTC")))
+
+    @property
+    def policy(self) -> str:
+        """What the monitor promises about false alerts, in words."""
+        return self._native.policy()
 
     def counts(self) -> dict[str, int]:
         """Late events, events without time, labels without event, what was given up, odd fields, failures of watched calls."""

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::report::{Method, Verdict};
+use crate::report::{Method, Row, Verdict};
 
 /// What happened to an alert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +20,16 @@ pub enum State {
     Resolved,
 }
 
+/// Who should be disturbed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// Somebody, this week: inputs drifted.
+    Ticket,
+    /// Somebody, now: performance is lost, latency is beyond its rule, or data are broken.
+    Page,
+}
+
 /// One change of an alert.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)] // named in docs/reference/report.md
@@ -27,23 +37,34 @@ pub struct Alert {
     pub id: u64,
     pub column: String,
     pub state: State,
+    pub severity: Severity,
     pub verdict: Verdict,
     pub method: Option<Method>,
     pub value: Option<f64>,
+    pub lower: Option<f64>,
+    pub upper: Option<f64>,
+    pub threshold: Option<f64>,
     pub time: i64,
     pub window_start: i64,
     pub reason: Option<String>,
+    pub cause: Option<String>,
+    pub n_reference: Option<u64>,
+    pub n_current: Option<u64>,
 }
 
-/// A verdict on its way to the alerts.
+/// A verdict on its way to the alerts: the row it rests on, and what moved.
 #[derive(Clone, Debug)]
-#[allow(missing_docs)]
-pub struct Judgement {
-    pub column: String,
+pub struct Judgement<'a> {
+    /// What the alert is called.
+    pub column: &'a str,
+    /// The verdict, which may be milder than the row's.
     pub verdict: Verdict,
-    pub method: Option<Method>,
-    pub value: Option<f64>,
-    pub reason: Option<String>,
+    /// Who should be disturbed.
+    pub severity: Severity,
+    /// Value, interval, threshold, rows of both sides, reason.
+    pub row: &'a Row,
+    /// The bins or names that moved.
+    pub cause: Option<String>,
 }
 
 /// All alerts so far and which of them are open.
@@ -57,12 +78,12 @@ pub struct Alerts {
 
 impl Alerts {
     /// Takes the verdict of a closed window. What could not be judged changes nothing.
-    pub fn judge(&mut self, judgement: Judgement, window: (i64, i64)) {
+    pub fn judge(&mut self, judgement: &Judgement<'_>, window: (i64, i64)) {
         let verdict = judgement.verdict;
         if matches!(verdict, Verdict::Insufficient | Verdict::Invalid) {
             return;
         }
-        let before = self.open.get(&judgement.column).copied();
+        let before = self.open.get(judgement.column).copied();
         let (id, state) = match before {
             None if verdict >= Verdict::Warning => {
                 self.opened += 1;
@@ -74,12 +95,29 @@ impl Alerts {
             _ => return,
         };
         if state == State::Resolved {
-            self.open.remove(&judgement.column);
+            self.open.remove(judgement.column);
         } else {
-            self.open.insert(judgement.column.clone(), (id, verdict));
+            self.open.insert(judgement.column.to_owned(), (id, verdict));
         }
-        let Judgement { column, method, value, reason, .. } = judgement;
-        self.changes.push(Alert { id, column, state, verdict, method, value, time: window.1, window_start: window.0, reason });
+        let row = judgement.row;
+        self.changes.push(Alert {
+            id,
+            column: judgement.column.to_owned(),
+            state,
+            severity: judgement.severity,
+            verdict,
+            method: Some(row.method),
+            value: row.value,
+            lower: row.lower,
+            upper: row.upper,
+            threshold: row.threshold,
+            time: window.1,
+            window_start: window.0,
+            reason: row.reason.clone(),
+            cause: judgement.cause.clone().filter(|_| verdict >= Verdict::Warning),
+            n_reference: row.n_reference,
+            n_current: row.n_current,
+        });
     }
 
     /// Open alerts.
@@ -106,8 +144,9 @@ mod tests {
             Verdict::Ok,
         ];
         for (at, verdict) in verdicts.into_iter().enumerate() {
-            let judgement = Judgement { column: "x".into(), verdict, method: None, value: None, reason: None };
-            alerts.judge(judgement, (at as i64, at as i64 + 1));
+            let row = Row::blank("x", Method::Psi);
+            let judgement = Judgement { column: "x", verdict, severity: Severity::Ticket, row: &row, cause: None };
+            alerts.judge(&judgement, (at as i64, at as i64 + 1));
         }
         let states: Vec<State> = alerts.changes.iter().map(|alert| alert.state).collect();
         assert_eq!(states, [State::Opened, State::Escalated, State::Eased, State::Resolved]);

@@ -13,6 +13,7 @@ use barograph_core::{Error, Result};
 use hashbrown::HashMap;
 use serde::Serialize;
 
+use crate::bets::cuts;
 use crate::frame;
 use crate::schema::{Column, Kind};
 use crate::window::{DAY, HOUR, start_of};
@@ -31,7 +32,7 @@ const GROUPS: usize = 10;
 const MOST_GROUPS: usize = 50;
 
 /// The factors of one column for windows of one length.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Dependence {
     /// Length of the window in nanoseconds.
     pub length: i64,
@@ -39,6 +40,10 @@ pub struct Dependence {
     pub values: f64,
     /// For the share of nulls, at least 1.
     pub nulls: f64,
+    /// The largest share of nulls of a window.
+    pub most_nulls: f64,
+    /// The smallest and the largest share of a window, of values up to a cut (by its digits) or of a name.
+    pub shares: Vec<(String, f64, f64)>,
 }
 
 impl Dependence {
@@ -46,15 +51,33 @@ impl Dependence {
         writer.i64(self.length);
         writer.f64(self.values);
         writer.f64(self.nulls);
+        writer.f64(self.most_nulls);
+        writer.len(self.shares.len());
+        for (what, least, most) in &self.shares {
+            writer.str(what);
+            writer.f64(*least);
+            writer.f64(*most);
+        }
+    }
+
+    /// The smallest and the largest share that a window of the reference reached.
+    pub fn reached(&self, what: &str) -> Option<(f64, f64)> {
+        self.shares.iter().find(|(name, ..)| name == what).map(|(_, least, most)| (*least, *most))
     }
 
     pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<Self> {
-        let out = Self { length: reader.i64()?, values: reader.f64()?, nulls: reader.f64()? };
+        let mut out =
+            Self { length: reader.i64()?, values: reader.f64()?, nulls: reader.f64()?, most_nulls: reader.f64()?, shares: Vec::new() };
+        for _ in 0..reader.len(17)? {
+            out.shares.push((reader.str()?.to_owned(), reader.f64()?, reader.f64()?));
+        }
         let factor = |value: f64| (1.0..=1e15).contains(&value);
-        if out.length > 0 && factor(out.values) && factor(out.nulls) {
+        let share = |value: f64| (0.0..=1.0).contains(&value);
+        let shares = out.shares.iter().all(|(_, least, most)| share(*least) && share(*most) && least <= most);
+        if out.length > 0 && factor(out.values) && factor(out.nulls) && share(out.most_nulls) && shares {
             Ok(out)
         } else {
-            Err(Error::decode("a dependence factor of the snapshot is below 1 or has no window"))
+            Err(Error::decode("a dependence factor of the snapshot is below 1, or its shares or its window are out of range"))
         }
     }
 }
@@ -167,14 +190,15 @@ impl Collector {
     /// The factors of a column: one entry per length of which there are enough windows.
     pub(crate) fn factors(&self, column: usize, bins: Option<(&Bins, &[u64])>) -> Vec<Dependence> {
         let Some(seen) = self.columns.get(column) else { return Vec::new() };
-        let (cells, thinned) = match bins {
-            Some((bins, counts)) => {
-                let unions = bins.unions(counts, GROUPS, 1);
-                let union = |value| unions.get(bins.index(value)).copied().unwrap_or(0);
-                let cells = seen.values.iter().map(|(value, tile)| (*tile, union(*value), 1)).collect();
-                (Table::new(cells), f64::from(1u32 << seen.stride.min(31)))
-            }
-            None => (Table::new(named_cells(seen)), 1.0),
+        let (cells, thinned, what) = if let Some((bins, counts)) = bins {
+            let unions = bins.unions(counts, GROUPS, 1);
+            let union = |value| unions.get(bins.index(value)).copied().unwrap_or(0);
+            let cells = seen.values.iter().map(|(value, tile)| (*tile, union(*value), 1)).collect();
+            let cuts = cuts(bins, counts).iter().map(f64::to_string).collect();
+            (Table::new(cells), f64::from(1u32 << seen.stride.min(31)), Groups::Ordered(cuts))
+        } else {
+            let (cells, names) = named_cells(seen);
+            (Table::new(cells), 1.0, Groups::Names(names))
         };
         let rows = seen.rows.iter();
         let nulls = Table::new(rows.flat_map(|(tile, (all, nulls))| [(*tile, 0, all - nulls), (*tile, 1, *nulls)]).collect());
@@ -183,21 +207,38 @@ impl Collector {
             .filter_map(|length| {
                 // Of a thinned sample only a part of what rows have in common is seen.
                 let values = cells.dispersion(length).map_or(1.0, |factor| 1.0 + thinned * (factor - 1.0));
-                let nulls = nulls.dispersion(length)?;
-                Some(Dependence { length, values: values.clamp(1.0, 1e15), nulls: nulls.clamp(1.0, 1e15) })
+                let factor = nulls.dispersion(length)?;
+                let most_nulls = nulls.reached(length).get(1).map_or(0.0, |(_, most)| *most);
+                let shares = match &what {
+                    Groups::Ordered(cuts) => {
+                        cuts.iter().cloned().zip(cells.reached_up_to(length)).map(|(cut, (a, b))| (cut, a, b)).collect()
+                    }
+                    Groups::Names(names) => names.iter().cloned().zip(cells.reached(length)).map(|(name, (a, b))| (name, a, b)).collect(),
+                };
+                Some(Dependence { length, values: values.clamp(1.0, 1e15), nulls: factor.clamp(1.0, 1e15), most_nulls, shares })
             })
             .collect()
     }
 }
 
-/// Counts of the most frequent names by tile, the rest as one.
-fn named_cells(seen: &Seen) -> Vec<(i64, usize, u64)> {
+/// What the groups of a table stand for.
+enum Groups {
+    /// Bins in order, and the cuts between them.
+    Ordered(Vec<String>),
+    /// The most frequent names.
+    Names(Vec<String>),
+}
+
+/// Counts of the most frequent names by tile, the rest as one; and these names.
+fn named_cells(seen: &Seen) -> (Vec<(i64, usize, u64)>, Vec<String>) {
     let mut totals: HashMap<u32, u64> = HashMap::new();
     seen.named.iter().for_each(|((_, id), count)| *totals.entry(*id).or_default() += count);
     let mut ranked: Vec<(u32, u64)> = totals.into_iter().filter(|(id, _)| *id != u32::MAX).collect();
     ranked.sort_unstable_by_key(|(id, count)| (std::cmp::Reverse(*count), *id));
     let group: HashMap<u32, usize> = ranked.iter().take(MOST_GROUPS).enumerate().map(|(at, (id, _))| (*id, at)).collect();
-    seen.named.iter().map(|((tile, id), count)| (*tile, group.get(id).copied().unwrap_or(MOST_GROUPS), *count)).collect()
+    let names: HashMap<u32, &String> = seen.names.iter().map(|(name, id)| (*id, name)).collect();
+    let kept = ranked.iter().take(MOST_GROUPS).filter_map(|(id, _)| names.get(id).map(|name| (*name).clone())).collect();
+    (seen.named.iter().map(|((tile, id), count)| (*tile, group.get(id).copied().unwrap_or(MOST_GROUPS), *count)).collect(), kept)
 }
 
 /// Counts by tile and group.
@@ -207,6 +248,8 @@ struct Table {
     /// A row of counts per tile; groups without a count are left out.
     counts: Vec<f64>,
     totals: Vec<f64>,
+    /// Which groups the rows of counts hold.
+    groups: Vec<usize>,
 }
 
 impl Table {
@@ -216,7 +259,9 @@ impl Table {
         cells.iter().for_each(|(_, group, count)| totals[*group] += count);
         let mut place = vec![usize::MAX; MOST_GROUPS + 1];
         let kept = (0..totals.len()).filter(|group| totals[*group] > 0);
-        let totals: Vec<f64> = kept.enumerate().map(|(at, group)| (place[group] = at, totals[group] as f64).1).collect();
+        let groups: Vec<usize> = kept.collect();
+        groups.iter().enumerate().for_each(|(at, group)| place[*group] = at);
+        let totals: Vec<f64> = groups.iter().map(|group| totals[*group] as f64).collect();
         cells.sort_by_key(|(tile, ..)| *tile);
         let (mut tiles, mut counts) = (Vec::new(), Vec::new());
         for tile in cells.chunk_by(|a, b| a.0 == b.0) {
@@ -225,7 +270,38 @@ impl Table {
             counts.resize(start + totals.len(), 0.0);
             tile.iter().for_each(|(_, group, count)| counts[start + place[*group]] += *count as f64);
         }
-        Self { tiles, counts, totals }
+        Self { tiles, counts, totals, groups }
+    }
+
+    /// Counts by window and group, groups that never came included, of windows with at least half the rows of the middle one.
+    fn windows(&self, length: i64) -> Vec<Vec<f64>> {
+        let kept = self.totals.len();
+        let mut out = Vec::new();
+        let mut at = 0;
+        for tiles in self.tiles.chunk_by(|a, b| start_of(*a, length) == start_of(*b, length)) {
+            let mut counts = vec![0.0; self.groups.last().map_or(0, |last| last + 1)];
+            for row in self.counts[at * kept..(at + tiles.len()) * kept].chunks(kept.max(1)) {
+                self.groups.iter().zip(row).for_each(|(group, count)| counts[*group] += count);
+            }
+            at += tiles.len();
+            out.push(counts);
+        }
+        let size = |counts: &Vec<f64>| counts.iter().sum::<f64>();
+        let mut sizes: Vec<f64> = out.iter().map(size).collect();
+        sizes.sort_by(f64::total_cmp);
+        let middle = sizes.get(sizes.len() / 2).copied().unwrap_or(0.0);
+        out.retain(|counts| size(counts) >= middle / 2.0);
+        out
+    }
+
+    /// The smallest and the largest share of each group over windows of this length.
+    fn reached(&self, length: i64) -> Vec<(f64, f64)> {
+        extremes(&self.windows(length), |counts, group| counts[group])
+    }
+
+    /// The same of all groups up to each.
+    fn reached_up_to(&self, length: i64) -> Vec<(f64, f64)> {
+        extremes(&self.windows(length), |counts, group| counts[..=group].iter().sum())
     }
 
     /// The dispersion over windows of this length: about 1 for independent rows; `None` for fewer than four windows. A single
@@ -252,6 +328,18 @@ impl Table {
         }
         Some(if groups < 2 { 1.0 } else { sum / ((windows - 1) as f64 * (groups - 1) as f64) })
     }
+}
+
+/// Smallest and largest share per group.
+fn extremes(windows: &[Vec<f64>], part: impl Fn(&[f64], usize) -> f64) -> Vec<(f64, f64)> {
+    let groups = windows.first().map_or(0, Vec::len);
+    let share = |group: usize| windows.iter().map(move |counts| (group, counts));
+    (0..groups)
+        .map(|group| {
+            let shares = share(group).map(|(group, counts)| part(counts, group) / counts.iter().sum::<f64>().max(1e-300));
+            shares.fold((1.0, 0.0), |(least, most): (f64, f64), share| (least.min(share.min(1.0)), most.max(share.min(1.0))))
+        })
+        .collect()
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Events and the time go in, profiles, reports and alerts come out. Deterministic: no clock, no I/O, no Python.
 
 pub mod alert;
+pub mod bets;
 pub mod compare;
 pub mod dependence;
 pub mod events;

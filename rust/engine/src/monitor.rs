@@ -10,7 +10,8 @@ use barograph_core::codec::{Reader, SnapshotKind, Writer};
 use barograph_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::alert::{Alert, Alerts, Judgement};
+use crate::alert::{Alert, Alerts, Judgement, Severity};
+use crate::bets::Bets;
 use crate::compare::compare;
 use crate::events::Marks;
 use crate::frame;
@@ -55,6 +56,13 @@ pub struct Config {
     /// Rules besides drift.
     #[serde(default)]
     pub rules: Vec<Rule>,
+    /// The budget: at most one false ticket in so many nanoseconds, in expectation.
+    #[serde(default = "a_week")]
+    pub ticket_every: i64,
+}
+
+fn a_week() -> i64 {
+    7 * window::DAY
 }
 
 /// Columns of an observed frame that are no features.
@@ -92,6 +100,7 @@ pub struct Monitor {
     join: LabelJoin,
     closed: Option<i64>,
     history: Vec<Row>,
+    bets: Bets,
     alerts: Alerts,
     late: u64,
     untimed: u64,
@@ -118,8 +127,14 @@ impl Monitor {
                 )));
             }
         }
+        if config.ticket_every < 3600 * 1_000_000_000 {
+            return Err(Error::invalid(format!("`ticket_every` must be at least an hour, got {} s", config.ticket_every / 1_000_000_000)));
+        }
+        // Half of the budget is for the e-detectors, half for the tests of whole windows.
+        let bets = Bets::new(&reference, tile, 2.0 * config.ticket_every as f64);
         let (join, alerts) = (LabelJoin::default(), Alerts::default());
-        Ok(Self { config, reference, tile, tiles: BTreeMap::new(), join, closed: None, history: Vec::new(), alerts, late: 0, untimed: 0 })
+        let (tiles, history) = (BTreeMap::new(), Vec::new());
+        Ok(Self { config, reference, tile, tiles, join, closed: None, history, bets, alerts, late: 0, untimed: 0 })
     }
 
     /// Adds a frame of events. Rows without a time take `now`; a row of a closed window counts as late and still enters its tile.
@@ -270,33 +285,19 @@ impl Monitor {
 
     fn close(&mut self, tile: &Tile, window: (i64, i64)) -> Result<()> {
         let summary = self.summarise(tile)?;
-        for column in &summary.report.columns {
-            if let (Some(verdict), true) = (column.verdict, column.role.is_tested()) {
-                let worst = summary.report.rows.iter().find(|row| row.column == column.column && row.verdict == Some(verdict));
-                let (method, value) = worst.map_or((None, None), |row| (Some(row.method), row.value));
-                let judgement = Judgement { column: column.column.clone(), verdict, method, value, reason: column.reason.clone() };
-                self.alerts.judge(judgement, window);
-            }
-        }
-        let template = summary.report.rows.first().cloned();
-        self.history.extend(summary.report.rows.iter().filter(|row| row.verdict.is_some()).cloned());
-        let Some(template) = template else { return Ok(()) };
+        let mut rows: Vec<Row> = summary.report.rows.iter().filter(|row| row.verdict.is_some()).cloned().collect();
+        self.close_drift(&summary.report, window, &mut rows);
         let row = |method: Method, value: Option<f64>| Row {
-            column: MODEL.to_owned(),
-            method,
             value,
-            lower: None,
-            upper: None,
-            threshold: None,
-            verdict: None,
-            p_value: None,
-            adjusted_p: None,
-            interval: None,
-            reason: None,
-            ..template.clone()
+            n_reference: Some(self.reference.rows),
+            n_current: Some(summary.events),
+            window_start: Some(window.0),
+            window_end: Some(window.1),
+            reference: Some(self.reference.id().to_owned()),
+            ..Row::blank(MODEL, method)
         };
         let missing = (summary.events > 0).then(|| 1.0 - summary.labelled as f64 / summary.events as f64);
-        let mut rows = vec![
+        let mut model = vec![
             row(Method::Events, Some(summary.events as f64)),
             row(Method::LatencyP50, summary.latency_p50),
             row(Method::LatencyP99, summary.latency_p99),
@@ -310,15 +311,76 @@ impl Monitor {
         ];
         for rule in &self.config.rules {
             let method = if rule.metric == "roc_auc" { Method::RocAuc } else { Method::LatencyP99 };
-            if let Some(row) = rows.iter_mut().find(|row| row.method == method) {
-                self.alerts.judge(judge_rule(rule, row), window);
+            if let Some(row) = model.iter_mut().find(|row| row.method == method) {
+                let verdict = judge_rule(rule, row);
+                let judgement = Judgement { column: &rule.metric, verdict, severity: Severity::Page, row, cause: None };
+                self.alerts.judge(&judgement, window);
             }
         }
-        self.history.extend(rows.into_iter().filter(|row| row.value.is_some()));
+        self.history.extend(rows.into_iter().chain(model.into_iter().filter(|row| row.value.is_some())));
         if self.history.len() > MOST_HISTORY {
             self.history.drain(..self.history.len() - MOST_HISTORY);
         }
         Ok(())
+    }
+
+    /// Drift of a closed window: the e-detectors step through its tiles, the window's own test has its share of the budget.
+    fn close_drift(&mut self, report: &Report, window: (i64, i64), rows: &mut Vec<Row>) {
+        let mut bets: BTreeMap<String, (Row, bool)> = BTreeMap::new();
+        for (start, tile) in self.tiles.range(window.0..window.1) {
+            for (column, outcome) in self.bets.step(&tile.profile, (*start, start + self.tile)) {
+                let row = Row {
+                    value: Some(outcome.wealth),
+                    threshold: Some(1.0),
+                    n_reference: Some(self.reference.rows),
+                    n_current: Some(tile.profile.rows),
+                    window_start: Some(*start),
+                    window_end: Some(start + self.tile),
+                    reference: Some(self.reference.id().to_owned()),
+                    reason: outcome.alarm.clone(),
+                    ..Row::blank(&column, Method::EDetector)
+                };
+                let entry = bets.entry(column).or_insert_with(|| (row.clone(), false));
+                // Of the tiles of a window the one that alarmed counts, else the last.
+                if outcome.alarm.is_some() || entry.0.reason.is_none() {
+                    entry.0 = row;
+                }
+                entry.1 |= outcome.over;
+            }
+        }
+        let tested = report.columns.iter().filter(|column| column.role.is_tested()).count().max(1) as f64;
+        let share = 0.5 * (window.1 - window.0) as f64 / (tested * self.config.ticket_every as f64);
+        let level = share.min(self.config.settings.alpha());
+        for column in report.columns.iter().filter(|column| column.role.is_tested()) {
+            let own = || report.rows.iter().filter(|row| row.column == column.column && row.verdict.is_some());
+            let Some(worst) = column.verdict.and_then(|verdict| own().find(|row| row.verdict == Some(verdict))) else { continue };
+            let count = own().filter(|row| row.p_value.is_some()).count() as f64;
+            let p = own().filter_map(|row| row.p_value).fold(1.0, f64::min) * count;
+            let mut verdict = worst.verdict.unwrap_or(Verdict::Insufficient);
+            if verdict >= Verdict::Warning && p > level {
+                verdict = Verdict::Info;
+            }
+            let broken =
+                verdict == Verdict::Critical && matches!(worst.method, Method::NullShare | Method::NonfiniteShare | Method::UnseenShare);
+            let severity = if broken { Severity::Page } else { Severity::Ticket };
+            let cause = || {
+                let moved = column.moved.iter().take(3);
+                let text: Vec<String> = moved
+                    .map(|moved| format!("{} went from {:.1} % to {:.1} %", moved.bin, 100.0 * moved.reference, 100.0 * moved.current))
+                    .collect();
+                (!text.is_empty()).then(|| text.join("; "))
+            };
+            let bet = bets.get(&column.column);
+            if let Some((row, _)) = bet.filter(|(row, _)| row.reason.is_some()) {
+                let severity = Severity::Ticket;
+                let verdict = verdict.max(Verdict::Warning);
+                self.alerts.judge(&Judgement { column: &column.column, verdict, severity, row, cause: cause() }, window);
+            } else if verdict >= Verdict::Warning || !self.bets.is_open(&column.column) {
+                // While the e-detector's alert is open a mild window alone does not end it.
+                self.alerts.judge(&Judgement { column: &column.column, verdict, severity, row: worst, cause: cause() }, window);
+            }
+        }
+        rows.extend(bets.into_values().map(|(row, _)| row));
     }
 
     fn summarise(&self, tile: &Tile) -> Result<Summary> {
@@ -363,6 +425,7 @@ impl Monitor {
         writer.u64(self.untimed);
         writer.str(&json(&self.history)?);
         writer.str(&json(&self.alerts)?);
+        writer.str(&json(self.bets.wealth())?);
         Ok(writer.seal(SnapshotKind::Monitor))
     }
 
@@ -390,8 +453,21 @@ impl Monitor {
         (out.late, out.untimed) = (reader.u64()?, reader.u64()?);
         out.history = parsed(reader.str()?)?;
         out.alerts = parsed(reader.str()?)?;
+        out.bets.restore(parsed(reader.str()?)?);
         reader.finish()?;
         Ok(out)
+    }
+
+    /// What it promises about false alerts, in words.
+    pub fn policy(&self) -> String {
+        let days = self.config.ticket_every as f64 / window::DAY as f64;
+        format!(
+            "At most one false ticket in {days} days, in expectation and over all columns together, whatever the dependence between them, \
+             while no column moves farther from its reference than {} in Kolmogorov-Smirnov distance (plus what the reference's own \
+             windows of this length reached) and no share of nulls by more than 0.02: half of it for the e-detectors, which bet once per \
+             closed tile, half for the tests of whole windows. Rules on metrics and latency report what happened and lie outside it.",
+            crate::bets::TOLERANCE
+        )
     }
 
     /// The name of the model.
@@ -429,7 +505,7 @@ fn parsed<T: for<'de> Deserialize<'de>>(text: &str) -> Result<T> {
 }
 
 /// Judges a metric's row by a rule and writes the verdict into it.
-fn judge_rule(rule: &Rule, row: &mut Row) -> Judgement {
+fn judge_rule(rule: &Rule, row: &mut Row) -> Verdict {
     let threshold = rule.below.or(rule.above);
     row.threshold = threshold;
     let bad = match (rule.below, rule.above) {
@@ -452,5 +528,5 @@ fn judge_rule(rule: &Rule, row: &mut Row) -> Judgement {
         (Verdict::Warning, .., Some(value)) => Some(format!("{value:.4} is {side} {number}")),
         _ => None,
     };
-    Judgement { column: rule.metric.clone(), verdict, method: Some(row.method), value: row.value, reason: row.reason.clone() }
+    verdict
 }

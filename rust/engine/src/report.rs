@@ -51,6 +51,8 @@ pub enum Method {
     MissingLabels,
     /// Area under the ROC curve of a window's labelled events.
     RocAuc,
+    /// Wealth of a column's e-detector at the end of a window: an alarm at 1.
+    EDetector,
     /// Says that a column is missing, extra, of another kind or not compared.
     Schema,
 }
@@ -122,6 +124,31 @@ pub struct Row {
     pub segment: Option<String>,
     pub reference: Option<String>,
     pub reason: Option<String>,
+}
+
+impl Row {
+    /// A row without numbers.
+    pub fn blank(column: &str, method: Method) -> Self {
+        Self {
+            column: column.to_owned(),
+            method,
+            value: None,
+            lower: None,
+            upper: None,
+            threshold: None,
+            verdict: None,
+            p_value: None,
+            adjusted_p: None,
+            interval: None,
+            n_reference: None,
+            n_current: None,
+            window_start: None,
+            window_end: None,
+            segment: None,
+            reference: None,
+            reason: None,
+        }
+    }
 }
 
 /// The two histograms of a column, as shares.

@@ -125,6 +125,10 @@ impl PyMonitor {
         lock(&self.inner).name().to_owned()
     }
 
+    fn policy(&self) -> String {
+        lock(&self.inner).policy()
+    }
+
     #[getter]
     fn reference(&self) -> PyReference {
         PyReference { inner: lock(&self.inner).reference().clone() }

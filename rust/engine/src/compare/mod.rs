@@ -8,6 +8,8 @@ mod verdicts;
 
 use barograph_core::Result;
 
+pub(crate) use self::pictures::short;
+
 use crate::profile::Profile;
 use crate::reference::Reference;
 use crate::report::{ColumnReport, Method, Report, Row, Verdict};
@@ -101,23 +103,12 @@ fn dependence_note(reference: &Reference, current: &Profile, settings: &Settings
 /// A row without numbers.
 fn blank(column: &str, method: Method, reference: &Reference, current: &Profile) -> Row {
     Row {
-        column: column.to_owned(),
-        method,
-        value: None,
-        lower: None,
-        upper: None,
-        threshold: None,
-        verdict: None,
-        p_value: None,
-        adjusted_p: None,
-        interval: None,
         n_reference: Some(reference.rows),
         n_current: Some(current.rows),
         window_start: current.window.map(|window| window.0),
         window_end: current.window.map(|window| window.1),
-        segment: None,
         reference: Some(reference.id().to_owned()),
-        reason: None,
+        ..Row::blank(column, method)
     }
 }
 

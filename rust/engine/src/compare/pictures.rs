@@ -10,7 +10,7 @@ const BARS: usize = 40;
 const MOST_NAMES: usize = 20;
 
 /// A number in four significant digits.
-pub(super) fn short(value: f64) -> String {
+pub(crate) fn short(value: f64) -> String {
     let size = value.abs();
     if size != 0.0 && !(1e-4..1e7).contains(&size) {
         return format!("{value:.3e}");
