@@ -1,21 +1,27 @@
-//! E-detectors of a monitor: once per closed tile, bets against "this column lies as near to its reference as ever".
+//! E-detectors of a monitor: once per closed moment, bets against "this column lies as near to its reference as ever".
 //!
-//! A bet is on a share of the tile's rows: values up to a cut, values above it, a name, nulls. While nothing beyond the
+//! A moment is a minute for hourly windows, a 48th of longer ones; for a column whose rows resemble each other within an hour it
+//! is the whole tile, which the reference's own windows can be measured by. A bet is on a share of the moment's rows: values up to a cut, values above it, a name, nulls. While nothing beyond the
 //! tolerance has changed, the share's conditional mean is at most β: the reference's share, the tolerance, the error of a
 //! finite reference (Dvoretzky, Kiefer, Wolfowitz & Massart) and what the reference's own windows of that length reached.
 //! Then `L = 1 + λ (share - β)` is a fair or losing bet, and `M ← L (M + w Δt / H)` alarms at 1 at most `w T / H` times in T,
 //! in expectation: a budget on a calendar clock. Source: Shin, Ramdas & Rinaldo, NEJSDS 2024, arXiv 2203.03532; the budget
-//! and the use of whole tiles are ours, see `docs/concepts/alerts.md`.
+//! and the use of whole moments are ours, see `docs/concepts/alerts.md`.
 
 use std::collections::BTreeMap;
 
+use arrow_array::RecordBatch;
+use barograph_core::Result;
 use barograph_core::distributions::binomial_upper;
+use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::compare::short;
 use crate::dependence::Dependence;
+use crate::frame;
 use crate::profile::{ColumnProfile, Content, Profile};
 use crate::reference::{Reference, ReferenceColumn};
+use crate::window::HOUR;
 
 /// Kolmogorov-Smirnov distance that is no change: an eighth of a standard deviation.
 pub const TOLERANCE: f64 = 0.05;
@@ -27,8 +33,8 @@ const UNLUCKY: f64 = 0.001;
 const STAKES: [f64; 3] = [0.1, 0.3, 0.7];
 /// Bins that cuts are taken from, and names that are bet on.
 const CUTS: usize = 10;
-/// Tiles without a share beyond its β after which an alert of this detector is over.
-const QUIET: u32 = 3;
+/// Windows without a share beyond its β after which an alert of this detector is over.
+const QUIET: u32 = 2;
 
 /// What a bet is on.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,7 +70,7 @@ pub struct Wealth {
     until: Option<i64>,
     /// An alert is open: nothing is bet until it is over.
     frozen: bool,
-    /// Tiles in a row without a share beyond its β.
+    /// Windows in a row without a share beyond its β.
     quiet: u32,
 }
 
@@ -75,27 +81,104 @@ pub struct Outcome {
     pub wealth: f64,
     /// The alarm was raised by this tile, and why.
     pub alarm: Option<String>,
-    /// The alert this detector raised is over.
-    pub over: bool,
 }
 
-/// The e-detectors of all columns of a reference, and the wealth of each.
+/// Up to this dependence within an hour moments of minutes are bet on.
+const INDEPENDENT: f64 = 1.5;
+/// Lengths of moments: the longest that is at most a 48th of a window, but a minute at least.
+const MOMENTS: [i64; 9] = [MINUTE, 5 * MINUTE, 10 * MINUTE, 15 * MINUTE, 30 * MINUTE, HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR];
+const MINUTE: i64 = HOUR / 60;
+
+/// How the values of a moment are counted.
+#[derive(Clone, Debug)]
+enum Grouping {
+    /// Per counter of the reference's bins the union it belongs to.
+    Unions(Vec<usize>),
+    /// Names with a counter of their own.
+    Names(HashMap<String, usize>),
+}
+
+/// The bets on one column.
+#[derive(Clone, Debug)]
+struct Column {
+    bets: Vec<Bet>,
+    /// Present if minutes are bet on, not whole tiles.
+    fine: Option<Grouping>,
+    /// Counters of a moment: groups, values, nulls, rows.
+    groups: usize,
+}
+
+/// The e-detectors of all columns of a reference, the wealth of each, and the moments that are not closed yet.
 #[derive(Clone, Debug, Default)]
 pub struct Bets {
-    terms: BTreeMap<String, Vec<Bet>>,
+    columns: BTreeMap<String, Column>,
     wealth: BTreeMap<String, Wealth>,
+    /// Per moment and column that is bet on finely, in the order of names.
+    moments: BTreeMap<i64, Vec<Vec<u64>>>,
+    length: i64,
+    tile: i64,
     /// Budget per nanosecond of one column.
     rate: f64,
 }
 
 impl Bets {
-    /// Bets on the tested columns of a reference, for tiles of this length and a budget of one false alarm per `horizon`
-    /// nanoseconds over all of them.
-    pub fn new(reference: &Reference, tile: i64, horizon: f64) -> Self {
+    /// Bets on the tested columns of a reference, for windows and tiles of these lengths and a budget of one false alarm per
+    /// `horizon` nanoseconds over all of them.
+    pub fn new(reference: &Reference, window: i64, tile: i64, horizon: f64) -> Self {
         let tested: Vec<&ReferenceColumn> = reference.columns.iter().filter(|column| column.profile.column.role.is_tested()).collect();
         let unlucky = UNLUCKY / tested.len().max(1) as f64;
-        let bets = tested.iter().map(|column| (column.profile.column.name.clone(), terms(column, tile, unlucky)));
-        Self { terms: bets.collect(), wealth: BTreeMap::new(), rate: 1.0 / (tested.len().max(1) as f64 * horizon) }
+        let length = MOMENTS.into_iter().rev().find(|length| *length <= window / 48 && tile % length == 0).unwrap_or(MINUTE);
+        let length = if tile % length == 0 { length } else { tile };
+        let columns = tested.iter().map(|column| (column.profile.column.name.clone(), terms(column, length, tile, unlucky)));
+        let rate = 1.0 / (tested.len().max(1) as f64 * horizon);
+        Self { columns: columns.collect(), wealth: BTreeMap::new(), moments: BTreeMap::new(), length, tile, rate }
+    }
+
+    /// Counts rows of one tile, given with their times, into their moments.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn count(&mut self, batch: &RecordBatch, times: &[i64], reference: &Reference) -> Result<()> {
+        if !self.columns.values().any(|column| column.fine.is_some()) {
+            return Ok(());
+        }
+        let times: Vec<Option<i64>> = times.iter().map(|time| Some(*time)).collect();
+        for (moment, rows) in frame::by_tile(batch, &times, self.length)? {
+            let fine = self.columns.iter().filter_map(|(name, column)| Some((name, column, column.fine.as_ref()?)));
+            let empty = || fine.clone().map(|(_, column, _)| vec![0; column.groups + 3]).collect();
+            let counts = self.moments.entry(moment).or_insert_with(empty);
+            for ((name, column, grouping), counts) in fine.zip(counts) {
+                let Some(array) = rows.column_by_name(name) else { continue };
+                let groups = column.groups;
+                counts[groups + 1] += frame::null_count(array.as_ref());
+                counts[groups + 2] += rows.num_rows() as u64;
+                match grouping {
+                    Grouping::Unions(unions) => {
+                        let Some(bins) = reference.column(name).and_then(|fixed| fixed.bins.as_ref()) else { continue };
+                        frame::numbers(array.as_ref(), &mut |block| {
+                            for value in block.iter().filter(|value| value.is_finite()) {
+                                counts[unions[bins.index(*value)]] += 1;
+                                counts[groups] += 1;
+                            }
+                        });
+                    }
+                    Grouping::Names(names) => {
+                        frame::names(array.as_ref(), &mut |name, count| {
+                            if let Some(group) = names.get(name) {
+                                counts[*group] += count;
+                            }
+                            counts[groups] += count;
+                        });
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The moments that are not closed yet, for a snapshot.
+    pub fn moments(&self) -> &BTreeMap<i64, Vec<Vec<u64>>> {
+        &self.moments
     }
 
     /// The wealth of every column's bets.
@@ -108,61 +191,90 @@ impl Bets {
         self.wealth.get(column).is_some_and(|state| state.frozen)
     }
 
-    /// Takes wealth back; what does not fit the bets begins anew.
-    pub fn restore(&mut self, wealth: BTreeMap<String, Wealth>) {
+    /// Takes wealth and moments back; what does not fit the bets begins anew.
+    pub fn restore(&mut self, wealth: BTreeMap<String, Wealth>, moments: BTreeMap<i64, Vec<Vec<u64>>>) {
+        let columns = &self.columns;
         self.wealth = wealth;
-        let terms = &self.terms;
         self.wealth.retain(|name, wealth| {
-            terms.get(name).is_some_and(|bets| wealth.stakes.len() == bets.len() * STAKES.len())
+            columns.get(name).is_some_and(|column| wealth.stakes.len() == column.bets.len() * STAKES.len())
                 && wealth.stakes.iter().all(|wealth| wealth.is_finite() && *wealth >= 0.0)
         });
+        let sizes: Vec<usize> = columns.values().filter(|column| column.fine.is_some()).map(|column| column.groups + 3).collect();
+        self.moments = moments;
+        self.moments.retain(|_, counts| counts.iter().map(Vec::len).eq(sizes.iter().copied()));
     }
 
-    /// One step with a closed tile `[start, end)`, for every column it has.
-    pub fn step(&mut self, tile: &Profile, (start, end): (i64, i64)) -> Vec<(String, Outcome)> {
+    /// Steps through the moments and tiles of a closed window, in order of time; `whole` is all of it.
+    pub fn close<'a>(
+        &mut self,
+        window: (i64, i64),
+        whole: &Profile,
+        tiles: impl Iterator<Item = (i64, &'a Profile)>,
+    ) -> Vec<(String, (i64, i64), Outcome)> {
         let mut out = Vec::new();
-        for (name, bets) in &self.terms {
-            let Some(column) = tile.column(name).filter(|column| column.unread.is_none()) else { continue };
-            let shares: Vec<Option<f64>> = bets.iter().map(|bet| share(&bet.on, column, tile)).collect();
-            let state = self.wealth.entry(name.clone()).or_default();
-            state.stakes.resize(bets.len() * STAKES.len(), 0.0);
-            let passed = end - state.until.unwrap_or(start).min(end);
-            state.until = Some(state.until.unwrap_or(end).max(end));
-            let beyond = bets.iter().zip(&shares).any(|(bet, share)| share.is_some_and(|share| share > bet.beta));
-            state.quiet = if beyond { 0 } else { state.quiet.saturating_add(1) };
-            if state.frozen {
-                let over = state.quiet >= QUIET;
-                state.frozen = !over;
-                out.push((name.clone(), Outcome { wealth: 0.0, alarm: None, over }));
-                continue;
+        for (name, state) in self.wealth.iter_mut().filter(|(_, state)| state.frozen) {
+            let (Some(column), Some(profile)) = (self.columns.get(name), whole.column(name)) else { continue };
+            let beyond = column.bets.iter().any(|bet| share(&bet.on, profile, whole).is_some_and(|share| share > bet.beta));
+            state.quiet = if beyond { 0 } else { state.quiet + 1 };
+            if state.quiet >= QUIET {
+                (state.frozen, state.quiet) = (false, 0);
             }
-            let injected = self.rate * passed as f64;
-            for ((bet, share), wealth) in bets.iter().zip(&shares).zip(state.stakes.chunks_mut(STAKES.len())) {
-                for (stake, wealth) in STAKES.into_iter().zip(wealth) {
-                    let factor = share.map_or(1.0, |share| 1.0 + stake / bet.beta * (share - bet.beta));
-                    *wealth = (factor * (*wealth + injected)).min(1e12);
-                }
+        }
+        let later = self.moments.split_off(&window.1);
+        let moments = std::mem::replace(&mut self.moments, later);
+        for (start, counts) in moments.range(window.0..) {
+            let fine = self.columns.iter().filter_map(|(name, column)| Some((name, column, column.fine.as_ref()?)));
+            for ((name, column, grouping), counts) in fine.zip(counts) {
+                let shares: Vec<Option<f64>> = column.bets.iter().map(|bet| share_of(&bet.on, counts, grouping, column.groups)).collect();
+                let at = (*start, start + self.length);
+                out.push((name.clone(), at, step(self.wealth.entry(name.clone()).or_default(), &column.bets, &shares, at, self.rate)));
             }
-            let mean = state.stakes.iter().sum::<f64>() / state.stakes.len().max(1) as f64;
-            let alarm = (mean >= 1.0).then(|| reason(bets, &shares, &state.stakes));
-            if alarm.is_some() {
-                state.stakes.fill(0.0);
-                (state.frozen, state.quiet) = (true, 0);
+        }
+        for (start, tile) in tiles {
+            for (name, column) in self.columns.iter().filter(|(_, column)| column.fine.is_none()) {
+                let Some(profile) = tile.column(name).filter(|profile| profile.unread.is_none()) else { continue };
+                let shares: Vec<Option<f64>> = column.bets.iter().map(|bet| share(&bet.on, profile, tile)).collect();
+                let at = (start, start + self.tile);
+                out.push((name.clone(), at, step(self.wealth.entry(name.clone()).or_default(), &column.bets, &shares, at, self.rate)));
             }
-            out.push((name.clone(), Outcome { wealth: mean, alarm, over: false }));
         }
         out
     }
 }
 
+/// One step of a column's bets.
+fn step(state: &mut Wealth, bets: &[Bet], shares: &[Option<f64>], (start, end): (i64, i64), rate: f64) -> Outcome {
+    state.stakes.resize(bets.len() * STAKES.len(), 0.0);
+    let passed = end - state.until.unwrap_or(start).min(end);
+    state.until = Some(state.until.unwrap_or(end).max(end));
+    if state.frozen {
+        return Outcome { wealth: 0.0, alarm: None };
+    }
+    let injected = rate * passed as f64;
+    for ((bet, share), wealth) in bets.iter().zip(shares).zip(state.stakes.chunks_mut(STAKES.len())) {
+        for (stake, wealth) in STAKES.into_iter().zip(wealth) {
+            let factor = share.map_or(1.0, |share| 1.0 + stake / bet.beta * (share - bet.beta));
+            *wealth = (factor * (*wealth + injected)).min(1e12);
+        }
+    }
+    let mean = state.stakes.iter().sum::<f64>() / state.stakes.len().max(1) as f64;
+    let alarm = (mean >= 1.0).then(|| reason(bets, shares, &state.stakes));
+    if alarm.is_some() {
+        state.stakes.fill(0.0);
+        (state.frozen, state.quiet) = (true, 0);
+    }
+    Outcome { wealth: mean, alarm }
+}
+
 /// The bets on a column.
-fn terms(column: &ReferenceColumn, tile: i64, unlucky: f64) -> Vec<Bet> {
+fn terms(column: &ReferenceColumn, moment: i64, tile: i64, unlucky: f64) -> Column {
     let profile = &column.profile;
-    let known = column.dependence_over(tile);
+    let fine = column.dependence_over(HOUR).is_none_or(|known| known.values.max(known.nulls) <= INDEPENDENT);
+    let known = column.dependence_over(if fine { moment } else { tile }).filter(|_| !fine);
     // What the reference is worth in independent rows: by its most dependent windows.
     let factor = |of: fn(&Dependence) -> f64| column.dependence.iter().map(of).fold(1.0, f64::max);
     let error = |rows: u64| libm::sqrt(libm::log(2.0 / unlucky) / (2.0 * rows as f64 / factor(|known| known.values)).max(1e-9));
-    let mut bets = Vec::new();
+    let (mut bets, mut grouping, mut groups) = (Vec::new(), None, 0);
     let mut add = |on: On, usual: f64, reached: f64, error: f64| {
         let beta = (usual + TOLERANCE + error).max(reached);
         // Where β leaves no room above it, a bet could only lose.
@@ -174,6 +286,8 @@ fn terms(column: &ReferenceColumn, tile: i64, unlucky: f64) -> Vec<Bet> {
         Content::Numbers(numbers) => {
             if let (Some(bins), Some(counts)) = (&column.bins, &numbers.bins) {
                 let error = error(numbers.finite());
+                let unions = bins.unions(counts, CUTS, 1);
+                groups = unions.last().map_or(0, |last| last + 1);
                 for edge in cuts(bins, counts) {
                     let at = bins.index(edge).min(counts.len() - 1);
                     let below = counts[..=at].iter().sum::<u64>() as f64 / numbers.finite().max(1) as f64;
@@ -181,25 +295,46 @@ fn terms(column: &ReferenceColumn, tile: i64, unlucky: f64) -> Vec<Bet> {
                     add(On::UpTo(edge, at), below, most, error);
                     add(On::Above(edge, at), 1.0 - below, 1.0 - least, error);
                 }
+                grouping = Some(Grouping::Unions(unions));
             }
         }
         Content::Names(names) => {
             let error = error(names.total());
-            for (name, count) in names.ranked().into_iter().take(CUTS) {
+            let ranked = names.ranked();
+            groups = ranked.len().min(CUTS);
+            grouping =
+                Some(Grouping::Names(ranked.iter().take(CUTS).enumerate().map(|(at, (name, _))| ((*name).to_owned(), at)).collect()));
+            for (name, count) in ranked.into_iter().take(CUTS) {
                 let usual = count as f64 / names.total().max(1) as f64;
                 let (least, most) = known.and_then(|known| known.reached(name)).unwrap_or((usual, usual));
                 add(On::Name(name.to_owned()), usual, most, error);
                 add(On::NotName(name.to_owned()), 1.0 - usual, 1.0 - least, error);
             }
         }
-        Content::Times(_) | Content::Counted => return bets,
+        Content::Times(_) | Content::Counted => return Column { bets, fine: None, groups },
     }
     let rows = profile.count.max(1) as f64 / factor(|known| known.nulls);
     let usual = profile.nulls as f64 / profile.count.max(1) as f64;
     let upper = binomial_upper((usual * rows).min(rows), rows.max(1.0), unlucky);
     let reached = known.map_or(0.0, |known| known.most_nulls);
     add(On::Nulls, usual, (upper + NULL_TOLERANCE).max(reached), NULL_TOLERANCE - TOLERANCE);
-    bets
+    Column { bets, fine: grouping.filter(|_| fine), groups }
+}
+
+/// The share of a moment; `None` without rows to take it of.
+fn share_of(on: &On, counts: &[u64], grouping: &Grouping, groups: usize) -> Option<f64> {
+    let (values, nulls, rows) = (counts[groups], counts[groups + 1], counts[groups + 2]);
+    let of = |part: u64, whole: u64| (whole > 0).then(|| part as f64 / whole as f64);
+    match (on, grouping) {
+        (On::Nulls, _) => of(nulls, rows),
+        (On::UpTo(_, at) | On::Above(_, at), Grouping::Unions(unions)) => {
+            let below: u64 = counts[..=unions[*at]].iter().sum();
+            of(if matches!(on, On::UpTo(..)) { below } else { values - below }, values)
+        }
+        (On::Name(name), Grouping::Names(names)) => of(counts[*names.get(name)?], values),
+        (On::NotName(name), Grouping::Names(names)) => of(values - counts[*names.get(name)?], values),
+        _ => None,
+    }
 }
 
 /// The inner edges of about ten unions of equal mass.

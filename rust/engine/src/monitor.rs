@@ -16,6 +16,7 @@ use crate::compare::compare;
 use crate::events::Marks;
 use crate::frame;
 use crate::labels::{LabelJoin, Prediction, doubles, keys};
+use crate::profile::Profile;
 use crate::reference::Reference;
 use crate::report::{Method, Report, Row, Verdict};
 use crate::settings::Settings;
@@ -131,7 +132,7 @@ impl Monitor {
             return Err(Error::invalid(format!("`ticket_every` must be at least an hour, got {} s", config.ticket_every / 1_000_000_000)));
         }
         // Half of the budget is for the e-detectors, half for the tests of whole windows.
-        let bets = Bets::new(&reference, tile, 2.0 * config.ticket_every as f64);
+        let bets = Bets::new(&reference, config.window, tile, 2.0 * config.ticket_every as f64);
         let (join, alerts) = (LabelJoin::default(), Alerts::default());
         let (tiles, history) = (BTreeMap::new(), Vec::new());
         Ok(Self { config, reference, tile, tiles, join, closed: None, history, bets, alerts, late: 0, untimed: 0 })
@@ -173,6 +174,9 @@ impl Monitor {
         for run in starts.chunk_by(|a, b| a == b) {
             let (start, until) = (run[0], from + run.len());
             self.tile_at(start)?;
+            if self.closed.is_none_or(|closed| start >= closed) {
+                self.bets.count(&batch.slice(from, run.len()), &marks.times[from..until], &self.reference)?;
+            }
             // Split borrows: the tile is changed while the reference is read.
             let reference = Arc::clone(&self.reference);
             if let Some(tile) = self.tiles.get_mut(&start) {
@@ -286,7 +290,7 @@ impl Monitor {
     fn close(&mut self, tile: &Tile, window: (i64, i64)) -> Result<()> {
         let summary = self.summarise(tile)?;
         let mut rows: Vec<Row> = summary.report.rows.iter().filter(|row| row.verdict.is_some()).cloned().collect();
-        self.close_drift(&summary.report, window, &mut rows);
+        self.close_drift(&summary.report, &tile.profile, window, &mut rows);
         let row = |method: Method, value: Option<f64>| Row {
             value,
             n_reference: Some(self.reference.rows),
@@ -324,28 +328,25 @@ impl Monitor {
         Ok(())
     }
 
-    /// Drift of a closed window: the e-detectors step through its tiles, the window's own test has its share of the budget.
-    fn close_drift(&mut self, report: &Report, window: (i64, i64), rows: &mut Vec<Row>) {
-        let mut bets: BTreeMap<String, (Row, bool)> = BTreeMap::new();
-        for (start, tile) in self.tiles.range(window.0..window.1) {
-            for (column, outcome) in self.bets.step(&tile.profile, (*start, start + self.tile)) {
-                let row = Row {
-                    value: Some(outcome.wealth),
-                    threshold: Some(1.0),
-                    n_reference: Some(self.reference.rows),
-                    n_current: Some(tile.profile.rows),
-                    window_start: Some(*start),
-                    window_end: Some(start + self.tile),
-                    reference: Some(self.reference.id().to_owned()),
-                    reason: outcome.alarm.clone(),
-                    ..Row::blank(&column, Method::EDetector)
-                };
-                let entry = bets.entry(column).or_insert_with(|| (row.clone(), false));
-                // Of the tiles of a window the one that alarmed counts, else the last.
-                if outcome.alarm.is_some() || entry.0.reason.is_none() {
-                    entry.0 = row;
-                }
-                entry.1 |= outcome.over;
+    /// Drift of a closed window: the e-detectors step through its moments, the window's own test has its share of the budget.
+    fn close_drift(&mut self, report: &Report, whole: &Profile, window: (i64, i64), rows: &mut Vec<Row>) {
+        let mut bets: BTreeMap<String, Row> = BTreeMap::new();
+        let tiles = self.tiles.range(window.0..window.1).map(|(start, tile)| (*start, &tile.profile));
+        for (column, (start, end), outcome) in self.bets.close(window, whole, tiles) {
+            let row = Row {
+                value: Some(outcome.wealth),
+                threshold: Some(1.0),
+                n_reference: Some(self.reference.rows),
+                n_current: Some(whole.rows),
+                window_start: Some(start),
+                window_end: Some(end),
+                reference: Some(self.reference.id().to_owned()),
+                reason: outcome.alarm,
+                ..Row::blank(&column, Method::EDetector)
+            };
+            // Of the moments of a window the one that alarmed counts, else the last.
+            if row.reason.is_some() || bets.get(&column).is_none_or(|before| before.reason.is_none()) {
+                bets.insert(column, row);
             }
         }
         let tested = report.columns.iter().filter(|column| column.role.is_tested()).count().max(1) as f64;
@@ -371,7 +372,7 @@ impl Monitor {
                 (!text.is_empty()).then(|| text.join("; "))
             };
             let bet = bets.get(&column.column);
-            if let Some((row, _)) = bet.filter(|(row, _)| row.reason.is_some()) {
+            if let Some(row) = bet.filter(|row| row.reason.is_some()) {
                 let severity = Severity::Ticket;
                 let verdict = verdict.max(Verdict::Warning);
                 self.alerts.judge(&Judgement { column: &column.column, verdict, severity, row, cause: cause() }, window);
@@ -380,7 +381,7 @@ impl Monitor {
                 self.alerts.judge(&Judgement { column: &column.column, verdict, severity, row: worst, cause: cause() }, window);
             }
         }
-        rows.extend(bets.into_values().map(|(row, _)| row));
+        rows.extend(bets.into_values());
     }
 
     fn summarise(&self, tile: &Tile) -> Result<Summary> {
@@ -426,6 +427,7 @@ impl Monitor {
         writer.str(&json(&self.history)?);
         writer.str(&json(&self.alerts)?);
         writer.str(&json(self.bets.wealth())?);
+        writer.str(&json(self.bets.moments())?);
         Ok(writer.seal(SnapshotKind::Monitor))
     }
 
@@ -453,7 +455,7 @@ impl Monitor {
         (out.late, out.untimed) = (reader.u64()?, reader.u64()?);
         out.history = parsed(reader.str()?)?;
         out.alerts = parsed(reader.str()?)?;
-        out.bets.restore(parsed(reader.str()?)?);
+        out.bets.restore(parsed(reader.str()?)?, parsed(reader.str()?)?);
         reader.finish()?;
         Ok(out)
     }
@@ -465,7 +467,7 @@ impl Monitor {
             "At most one false ticket in {days} days, in expectation and over all columns together, whatever the dependence between them, \
              while no column moves farther from its reference than {} in Kolmogorov-Smirnov distance (plus what the reference's own \
              windows of this length reached) and no share of nulls by more than 0.02: half of it for the e-detectors, which bet once per \
-             closed tile, half for the tests of whole windows. Rules on metrics and latency report what happened and lie outside it.",
+             closed minute or tile, half for the tests of whole windows. Rules on metrics and latency report what happened and lie outside it.",
             crate::bets::TOLERANCE
         )
     }
