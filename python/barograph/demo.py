@@ -249,6 +249,8 @@ def _month(monitor: Monitor, start: datetime, end: datetime, seen: int, bar: _Ba
         what = f"{change['column']} {change['value'] or 0:.2f}"
         reason = change["reason"] or change["verdict"]
         print(f"{'':<9}alert {change['id']:<3}{change['state']:<10} {what:<22}from {change['window_start']:%d %b}  {reason}", file=out)
+        if change["cause"]:
+            print(f"{'':<52}{change['severity']}: {change['cause']}", file=out)
     return seen + changes.height
 
 

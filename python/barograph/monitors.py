@@ -51,11 +51,10 @@ class Monitor:
 
     reference: what inputs are compared with. window: how long a window is, such as "1h", "1d", "1w"; windows are half-open, align to
     the UTC epoch, weeks to Monday, and close in `tick` alone. rules: mappings such as `{"metric": "roc_auc", "below": 0.6}` or
-    `{"metric": "latency_p99", "above": 0.2}` (seconds) besides drift. budget: at most one
-    false alert about drift in so long, in expectation, over all columns; see `policy`. ticks: "auto" closes windows by the wall clock, from a
-    background thread that starts with the first event; "manual" leaves it to you. autosave: a file that every tick writes, and that a
-    monitor of the same name and reference resumes from. A monitor keeps no rows: per tile (a day for whole days, else the window)
-    one profile.
+    `{"metric": "latency_p99", "above": 0.2}` (seconds) besides drift. budget: at most one false alert about drift in so long, in
+    expectation, over all columns; see `policy`. ticks: "auto" closes windows by the wall clock, from a background thread that starts
+    with the first event; "manual" leaves it to you. autosave: a file that every tick writes, and that a monitor of the same name and
+    reference resumes from. A monitor keeps no rows: per tile (a day for whole days, else the window) one profile.
 
     >>> monitor = Monitor("m", reference=Reference({"x": [1.0, 2.0, 3.0, 4.0] * 200}), window="1h", ticks="manual")
     >>> hour = datetime(2026, 1, 1, tzinfo=UTC)

@@ -16,7 +16,7 @@ pub enum State {
     Escalated,
     /// From critical back to warning.
     Eased,
-    /// Back inside the warning tolerance.
+    /// Back inside the info tolerance.
     Resolved,
 }
 
@@ -72,7 +72,8 @@ pub struct Judgement<'a> {
 pub struct Alerts {
     /// Every change, oldest first.
     pub changes: Vec<Alert>,
-    open: BTreeMap<String, (u64, Verdict)>,
+    /// By column: number, verdict, and what it rests on.
+    open: BTreeMap<String, (u64, Verdict, Method)>,
     opened: u64,
 }
 
@@ -89,15 +90,21 @@ impl Alerts {
                 self.opened += 1;
                 (self.opened, State::Opened)
             }
-            Some((id, _)) if verdict < Verdict::Warning => (id, State::Resolved),
-            Some((id, was)) if verdict > was => (id, State::Escalated),
-            Some((id, was)) if verdict < was => (id, State::Eased),
-            _ => return,
+            // Lower to close than to open: a change that is still there, though small, does not end an alert.
+            Some(_) if verdict == Verdict::Info => return,
+            Some((id, ..)) if verdict < Verdict::Info => (id, State::Resolved),
+            Some((id, was, _)) if verdict > was => (id, State::Escalated),
+            Some((id, was, _)) if verdict < was => (id, State::Eased),
+            Some((id, ..)) => {
+                self.open.insert(judgement.column.to_owned(), (id, verdict, judgement.row.method));
+                return;
+            }
+            None => return,
         };
         if state == State::Resolved {
             self.open.remove(judgement.column);
         } else {
-            self.open.insert(judgement.column.to_owned(), (id, verdict));
+            self.open.insert(judgement.column.to_owned(), (id, verdict, judgement.row.method));
         }
         let row = judgement.row;
         self.changes.push(Alert {
@@ -118,6 +125,11 @@ impl Alerts {
             n_reference: row.n_reference,
             n_current: row.n_current,
         });
+    }
+
+    /// What an open alert rests on.
+    pub fn rests_on(&self, column: &str) -> Option<Method> {
+        self.open.get(column).map(|(_, _, method)| *method)
     }
 
     /// Open alerts.

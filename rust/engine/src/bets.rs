@@ -1,7 +1,6 @@
 //! E-detectors of a monitor: once per closed moment, bets against "this column lies as near to its reference as ever".
 //!
-//! A moment is a minute for hourly windows, a 48th of longer ones; for a column whose rows resemble each other within an hour it
-//! is the whole tile, which the reference's own windows can be measured by. A bet is on a share of the moment's rows: values up to a cut, values above it, a name, nulls. While nothing beyond the
+//! A moment is a minute for hourly windows, a 48th of longer ones; for a column whose rows resemble each other it is the whole tile, which the reference's own windows can be measured by. A bet is on a share of the moment's rows: values up to a cut, values above it, a name, nulls. While nothing beyond the
 //! tolerance has changed, the share's conditional mean is at most β: the reference's share, the tolerance, the error of a
 //! finite reference (Dvoretzky, Kiefer, Wolfowitz & Massart) and what the reference's own windows of that length reached.
 //! Then `L = 1 + λ (share - β)` is a fair or losing bet, and `M ← L (M + w Δt / H)` alarms at 1 at most `w T / H` times in T,
@@ -83,8 +82,10 @@ pub struct Outcome {
     pub alarm: Option<String>,
 }
 
-/// Up to this dependence within an hour moments of minutes are bet on.
-const INDEPENDENT: f64 = 1.5;
+/// Part of a row's variance that its window may explain for moments to be bet on: the window's share then moves by half the
+/// tolerance (one standard deviation). Windows of fewer rows do not show it.
+const EXPLAINED: f64 = TOLERANCE * TOLERANCE;
+const LEAST_ROWS: f64 = 20.0;
 /// Lengths of moments: the longest that is at most a 48th of a window, but a minute at least.
 const MOMENTS: [i64; 9] = [MINUTE, 5 * MINUTE, 10 * MINUTE, 15 * MINUTE, 30 * MINUTE, HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR];
 const MINUTE: i64 = HOUR / 60;
@@ -269,7 +270,8 @@ fn step(state: &mut Wealth, bets: &[Bet], shares: &[Option<f64>], (start, end): 
 /// The bets on a column.
 fn terms(column: &ReferenceColumn, moment: i64, tile: i64, unlucky: f64) -> Column {
     let profile = &column.profile;
-    let fine = column.dependence_over(HOUR).is_none_or(|known| known.values.max(known.nulls) <= INDEPENDENT);
+    let mut telling = column.dependence.iter().filter(|known| known.rows >= LEAST_ROWS).peekable();
+    let fine = column.dependence.is_empty() || telling.peek().is_some() && telling.all(|known| known.shared() <= EXPLAINED);
     let known = column.dependence_over(if fine { moment } else { tile }).filter(|_| !fine);
     // What the reference is worth in independent rows: by its most dependent windows.
     let factor = |of: fn(&Dependence) -> f64| column.dependence.iter().map(of).fold(1.0, f64::max);

@@ -36,6 +36,8 @@ const MOST_GROUPS: usize = 50;
 pub struct Dependence {
     /// Length of the window in nanoseconds.
     pub length: i64,
+    /// Rows of a window, on average.
+    pub rows: f64,
     /// For the values' bins, at least 1.
     pub values: f64,
     /// For the share of nulls, at least 1.
@@ -49,6 +51,7 @@ pub struct Dependence {
 impl Dependence {
     pub(crate) fn encode(&self, writer: &mut Writer) {
         writer.i64(self.length);
+        writer.f64(self.rows);
         writer.f64(self.values);
         writer.f64(self.nulls);
         writer.f64(self.most_nulls);
@@ -60,21 +63,33 @@ impl Dependence {
         }
     }
 
+    /// How much of the variance of a row its window explains, of values or of nulls.
+    pub fn shared(&self) -> f64 {
+        (self.values.max(self.nulls) - 1.0) / self.rows.max(1.0)
+    }
+
     /// The smallest and the largest share that a window of the reference reached.
     pub fn reached(&self, what: &str) -> Option<(f64, f64)> {
         self.shares.iter().find(|(name, ..)| name == what).map(|(_, least, most)| (*least, *most))
     }
 
     pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<Self> {
-        let mut out =
-            Self { length: reader.i64()?, values: reader.f64()?, nulls: reader.f64()?, most_nulls: reader.f64()?, shares: Vec::new() };
+        let mut out = Self {
+            length: reader.i64()?,
+            rows: reader.f64()?,
+            values: reader.f64()?,
+            nulls: reader.f64()?,
+            most_nulls: reader.f64()?,
+            shares: Vec::new(),
+        };
         for _ in 0..reader.len(17)? {
             out.shares.push((reader.str()?.to_owned(), reader.f64()?, reader.f64()?));
         }
         let factor = |value: f64| (1.0..=1e15).contains(&value);
         let share = |value: f64| (0.0..=1.0).contains(&value);
         let shares = out.shares.iter().all(|(_, least, most)| share(*least) && share(*most) && least <= most);
-        if out.length > 0 && factor(out.values) && factor(out.nulls) && share(out.most_nulls) && shares {
+        if out.length > 0 && (0.0..=1e19).contains(&out.rows) && factor(out.values) && factor(out.nulls) && share(out.most_nulls) && shares
+        {
             Ok(out)
         } else {
             Err(Error::decode("a dependence factor of the snapshot is below 1, or its shares or its window are out of range"))
@@ -208,6 +223,7 @@ impl Collector {
                 // Of a thinned sample only a part of what rows have in common is seen.
                 let values = cells.dispersion(length).map_or(1.0, |factor| 1.0 + thinned * (factor - 1.0));
                 let factor = nulls.dispersion(length)?;
+                let rows = seen.rows.values().map(|(all, _)| *all).sum::<u64>() as f64 / nulls.count_windows(length) as f64;
                 let most_nulls = nulls.reached(length).get(1).map_or(0.0, |(_, most)| *most);
                 let shares = match &what {
                     Groups::Ordered(cuts) => {
@@ -215,7 +231,7 @@ impl Collector {
                     }
                     Groups::Names(names) => names.iter().cloned().zip(cells.reached(length)).map(|(name, (a, b))| (name, a, b)).collect(),
                 };
-                Some(Dependence { length, values: values.clamp(1.0, 1e15), nulls: factor.clamp(1.0, 1e15), most_nulls, shares })
+                Some(Dependence { length, rows, values: values.clamp(1.0, 1e15), nulls: factor.clamp(1.0, 1e15), most_nulls, shares })
             })
             .collect()
     }
@@ -271,6 +287,10 @@ impl Table {
             tile.iter().for_each(|(_, group, count)| counts[start + place[*group]] += *count as f64);
         }
         Self { tiles, counts, totals, groups }
+    }
+
+    fn count_windows(&self, length: i64) -> usize {
+        self.tiles.chunk_by(|a, b| start_of(*a, length) == start_of(*b, length)).count()
     }
 
     /// Counts by window and group, groups that never came included, of windows with at least half the rows of the middle one.

@@ -129,7 +129,7 @@ impl Monitor {
             }
         }
         if config.ticket_every < 3600 * 1_000_000_000 {
-            return Err(Error::invalid(format!("`ticket_every` must be at least an hour, got {} s", config.ticket_every / 1_000_000_000)));
+            return Err(Error::invalid(format!("`budget` must be at least an hour, got {} s", config.ticket_every / 1_000_000_000)));
         }
         // Half of the budget is for the e-detectors, half for the tests of whole windows.
         let bets = Bets::new(&reference, config.window, tile, 2.0 * config.ticket_every as f64);
@@ -371,14 +371,18 @@ impl Monitor {
                     .collect();
                 (!text.is_empty()).then(|| text.join("; "))
             };
-            let bet = bets.get(&column.column);
-            if let Some(row) = bet.filter(|row| row.reason.is_some()) {
-                let severity = Severity::Ticket;
-                let verdict = verdict.max(Verdict::Warning);
-                self.alerts.judge(&Judgement { column: &column.column, verdict, severity, row, cause: cause() }, window);
-            } else if verdict >= Verdict::Warning || !self.bets.is_open(&column.column) {
-                // While the e-detector's alert is open a mild window alone does not end it.
-                self.alerts.judge(&Judgement { column: &column.column, verdict, severity, row: worst, cause: cause() }, window);
+            let alarm = bets.get(&column.column).filter(|row| row.reason.is_some());
+            let column = column.column.as_str();
+            match alarm {
+                Some(row) if verdict < Verdict::Warning => {
+                    let judgement = Judgement { column, verdict: Verdict::Warning, severity: Severity::Ticket, row, cause: cause() };
+                    self.alerts.judge(&judgement, window);
+                }
+                // An alert of the e-detector alone does not end with one mild window.
+                None if verdict < Verdict::Warning
+                    && self.bets.is_open(column)
+                    && self.alerts.rests_on(column) == Some(Method::EDetector) => {}
+                _ => self.alerts.judge(&Judgement { column, verdict, severity, row: worst, cause: cause() }, window),
             }
         }
         rows.extend(bets.into_values());

@@ -135,7 +135,7 @@ impl Reference {
             if counted != bins.as_ref().map(Bins::len) || profile.count != rows {
                 return Err(Error::decode(format!("the bins of column {:?} contradict its counters", profile.column.name)));
             }
-            let dependence = (0..reader.len(26)?).map(|_| Dependence::decode(&mut reader)).collect::<Result<Vec<_>>>()?;
+            let dependence = (0..reader.len(34)?).map(|_| Dependence::decode(&mut reader)).collect::<Result<Vec<_>>>()?;
             if !dependence.is_sorted_by(|a, b| a.length < b.length) {
                 return Err(Error::decode(format!("the dependence factors of column {:?} are out of order", profile.column.name)));
             }
