@@ -9,6 +9,10 @@ BIN := $(VENV)/bin
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/barograph
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 RUST_SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock pyproject.toml
+# Cargo tells sources apart by age alone, so one cache for two checkouts would hand one the other's build: on a change
+# of checkout ours are made new.
+OWNER := $(shell owner=$(CARGO_TARGET_DIR)/checkout; [ "$$(cat $$owner 2>/dev/null)" = "$(CURDIR)" ] || \
+  { find rust -name '*.rs' -exec touch {} +; mkdir -p $(CARGO_TARGET_DIR) && echo "$(CURDIR)" > $$owner; })
 DENY := $(CACHE)/tools/bin/cargo-deny
 
 .PHONY: help check-tools develop develop-lint demo test test-rust test-python lint typing deny docs bench bench-peers bench-once fuzz clean
