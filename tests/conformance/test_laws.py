@@ -72,3 +72,26 @@ def test_a_large_reference_is_counted_exactly_in_its_second_pass():
     want, _ = np.histogram(np.nextafter(values, -np.inf), bins=edges)
     assert (np.array(counts[1:-1]) == want).all()
     assert max(counts) < 1.2 * len(values) / 1000
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from([pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64]),
+    st.integers(0, 2**62),
+    st.integers(1, 5000),
+    st.floats(0, 0.3),
+    st.sampled_from([None, REFERENCE]),
+)
+def test_integers_are_counted_as_the_doubles_they_are(dtype, base, spread, strangers, reference):
+    """Integers close together are counted by value; strangers far away, nulls and short batches take the other way."""
+    random = np.random.default_rng(base)
+    low, high = (int(edge) for edge in pl.select(dtype.min(), lit=dtype.max()).row(0))
+    base = base % (high + 1) if low == 0 or base % 2 else max(low, -(base % high))
+    values = np.clip(np.asarray(random.integers(0, spread, size=9001), dtype=object) + base, low, high)
+    values[random.random(9001) < strangers] = high
+    values[random.random(9001) < strangers] = None
+    ints = pl.DataFrame({"x": pl.Series(values.tolist(), dtype=dtype)})
+    doubles = ints.select(pl.col("x").cast(pl.Float64))
+    whole, cast = (bg.profile(f, schema=SCHEMA, reference=reference).to_bytes() for f in (ints, doubles))
+    parts = sum(bg.profile(ints[at : at + 1000], schema=SCHEMA, reference=reference) for at in range(0, 9001, 1000))
+    assert whole == cast == parts.to_bytes()

@@ -86,6 +86,78 @@ pub fn numbers(array: &dyn Array, sink: &mut dyn FnMut(&[f64])) -> bool {
     true
 }
 
+/// Feeds integers that lie close together as values with how often they come; the others, in blocks, to `sink`. False if
+/// the type or the values are not like that: nothing was fed then.
+pub fn counted_integers(array: &dyn Array, counted: &mut dyn FnMut(f64, u64), sink: &mut dyn FnMut(&[f64])) -> bool {
+    use types as t;
+    match array.data_type() {
+        DataType::Int8 => counted_in::<t::Int8Type>(array, i64::from, counted, sink),
+        DataType::Int16 => counted_in::<t::Int16Type>(array, i64::from, counted, sink),
+        DataType::Int32 => counted_in::<t::Int32Type>(array, i64::from, counted, sink),
+        DataType::Int64 => counted_in::<t::Int64Type>(array, |v| v, counted, sink),
+        DataType::UInt8 => counted_in::<t::UInt8Type>(array, i64::from, counted, sink),
+        DataType::UInt16 => counted_in::<t::UInt16Type>(array, i64::from, counted, sink),
+        DataType::UInt32 => counted_in::<t::UInt32Type>(array, i64::from, counted, sink),
+        _ => false,
+    }
+}
+
+/// Rows that are worth a table of counters.
+const COUNTED_ROWS: usize = 4096;
+/// Counters of neighbouring integers.
+const COUNTED_SPAN: usize = 2048;
+
+fn counted_in<T: ArrowPrimitiveType>(
+    array: &dyn Array,
+    integer: impl Fn(T::Native) -> i64,
+    counted: &mut dyn FnMut(f64, u64),
+    sink: &mut dyn FnMut(&[f64]),
+) -> bool {
+    let array = array.as_primitive::<T>();
+    if array.len() < COUNTED_ROWS {
+        return false;
+    }
+    // The first rows tell where the table begins and whether it is worth it.
+    let first = || array.iter().take(COUNTED_ROWS / 4).flatten().map(&integer);
+    let Some((lowest, highest)) = first().min().zip(first().max()) else { return false };
+    let Ok(span) = usize::try_from(highest.saturating_sub(lowest)) else { return false };
+    if span >= COUNTED_SPAN {
+        return false;
+    }
+    let start = lowest.saturating_sub(((COUNTED_SPAN - span) / 2) as i64);
+    let mut others = Vec::new();
+    // Two tables in turn: equal neighbours do not wait for each other's increment.
+    let mut tables = [[0u64; COUNTED_SPAN]; 2];
+    let mut count = |at: usize, value: i64| {
+        match tables[at].get_mut(value.wrapping_sub(start) as u64 as usize) {
+            Some(count) => *count += 1,
+            None => others.push(value as f64),
+        }
+        if others.len() == BLOCK {
+            sink(&others);
+            others.clear();
+        }
+    };
+    for (from, to) in valid_runs(array.nulls(), array.len()) {
+        let (pairs, rest) = array.values()[from..to].as_chunks::<2>();
+        for [a, b] in pairs {
+            count(0, integer(*a));
+            count(1, integer(*b));
+        }
+        rest.iter().for_each(|value| count(0, integer(*value)));
+    }
+    if !others.is_empty() {
+        sink(&others);
+    }
+    for at in 0..COUNTED_SPAN {
+        let total = tables[0][at] + tables[1][at];
+        if total > 0 {
+            counted((start + at as i64) as f64, total);
+        }
+    }
+    true
+}
+
 /// A decimal's integer over a power of ten: one division, correctly rounded while both fit 53 bits.
 fn decimal<T>(scale: i8, integer: impl Fn(T) -> f64) -> impl Fn(T) -> f64 {
     let power = libm::pow(10.0, f64::from(scale.unsigned_abs()));

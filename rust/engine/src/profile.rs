@@ -98,6 +98,16 @@ impl Numbers {
         }
     }
 
+    /// A finite value that came so many times.
+    fn update_counted(&mut self, value: f64, times: u64, bins: Option<&Bins>) {
+        (self.min, self.max) = (self.min.min(value), self.max.max(value));
+        self.moments.update_counted(value, times);
+        self.histogram.update_counted(value, times);
+        if let (Some(bins), Some(counts)) = (bins, &mut self.bins) {
+            counts[bins.index(value)] += times;
+        }
+    }
+
     fn merge(&mut self, other: &Self) -> Result<()> {
         self.nan += other.nan;
         self.positive_infinity += other.positive_infinity;
@@ -151,18 +161,26 @@ impl Numbers {
 
 /// Smallest and largest value and whether all are finite (if not, the first two mean nothing), in lanes for vector code.
 fn extremes(values: &[f64]) -> (f64, f64, bool) {
-    let (mut low, mut high, mut odd) = ([f64::INFINITY; 8], [f64::NEG_INFINITY; 8], [0.0; 8]);
-    let (chunks, rest) = values.as_chunks::<8>();
-    let mut take = |lane: usize, value: f64| {
-        low[lane] = if value < low[lane] { value } else { low[lane] };
-        high[lane] = if value > high[lane] { value } else { high[lane] };
-        // 0 for what is finite, NaN for the rest; once NaN it stays so.
-        odd[lane] += value * 0.0;
-    };
+    let (mut low, mut high, mut odd) = ([f64::INFINITY; 4], [f64::NEG_INFINITY; 4], [0.0; 4]);
+    let (chunks, rest) = values.as_chunks::<4>();
+    // One loop per sketch of the lanes: each becomes two vector instructions.
     for chunk in chunks {
-        (0..8).for_each(|lane| take(lane, chunk[lane]));
+        for (low, value) in low.iter_mut().zip(chunk) {
+            *low = if *value < *low { *value } else { *low };
+        }
+        for (high, value) in high.iter_mut().zip(chunk) {
+            *high = if *value > *high { *value } else { *high };
+        }
+        for (odd, value) in odd.iter_mut().zip(chunk) {
+            // 0 for what is finite, NaN for the rest; once NaN it stays so.
+            *odd += *value * 0.0;
+        }
     }
-    rest.iter().for_each(|value| take(0, *value));
+    for value in rest {
+        low[0] = low[0].min(*value);
+        high[0] = high[0].max(*value);
+        odd[0] += *value * 0.0;
+    }
     let finite = odd.iter().all(|lane| !lane.is_nan());
     (low.into_iter().fold(f64::INFINITY, f64::min), high.into_iter().fold(f64::NEG_INFINITY, f64::max), finite)
 }
@@ -240,7 +258,13 @@ impl ColumnProfile {
         }
         match &mut self.content {
             Content::Numbers(numbers) => {
-                frame::numbers(array, &mut |block| numbers.update(block, bins, scratch));
+                let mut counts = Vec::new();
+                let mut sink = |block: &[f64]| numbers.update(block, bins, scratch);
+                if frame::counted_integers(array, &mut |value, times| counts.push((value, times)), &mut sink) {
+                    counts.into_iter().for_each(|(value, times)| numbers.update_counted(value, times, bins));
+                } else {
+                    frame::numbers(array, &mut sink);
+                }
             }
             Content::Names(names) => {
                 frame::names(array, &mut |name, count| names.update(name, count));

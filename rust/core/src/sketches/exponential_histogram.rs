@@ -223,14 +223,14 @@ impl ExponentialHistogram {
 
     /// Counts one value. NaN and infinities are left out: whoever needs them counts them apart.
     pub fn update(&mut self, value: f64) {
-        self.update_slowly(value);
+        self.update_counted(value, 1);
     }
 
     /// Counts values; NaN and infinities are left out.
     pub fn update_many(&mut self, values: &[f64]) {
         if values.len() < SMALL_BLOCK {
             for value in values {
-                self.update_slowly(*value);
+                self.update_counted(*value, 1);
             }
             return;
         }
@@ -248,7 +248,7 @@ impl ExponentialHistogram {
             } else if *value == 0.0 {
                 // Zeros share these keys with NaN alone: a page of no octave takes both and is thrown away.
                 direct[key] = self.page(0, NO_OCTAVE) as u32;
-            } else if let Some((sign, octave)) = self.update_slowly(*value)
+            } else if let Some((sign, octave)) = self.update_counted(*value, 1)
                 // The last octave shares its key with infinity.
                 && (-1022..1023).contains(&octave)
             {
@@ -262,13 +262,13 @@ impl ExponentialHistogram {
         }
     }
 
-    /// The general way; gives sign and octave of what it counted.
+    /// Counts a value so many times; gives sign and octave of what it counted. NaN and infinities are left out.
     #[cold]
-    fn update_slowly(&mut self, value: f64) -> Option<(usize, i32)> {
+    pub fn update_counted(&mut self, value: f64, times: u64) -> Option<(usize, i32)> {
         let bits = value.to_bits();
         let magnitude = bits & !(1 << 63);
         if magnitude == 0 {
-            self.zero += 1;
+            self.zero += times;
             return None;
         }
         if magnitude >= 0x7ff << 52 {
@@ -277,7 +277,7 @@ impl ExponentialHistogram {
         let (octave, cell) = self.locate(magnitude);
         let sign = (bits >> 63) as usize;
         let start = self.page(sign, octave);
-        self.counts[start + cell] += 1;
+        self.counts[start + cell] += times;
         Some((sign, octave))
     }
 

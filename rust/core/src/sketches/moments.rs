@@ -189,6 +189,25 @@ impl Moments {
         self.update_anywhere(values);
     }
 
+    /// Adds a finite value so many times; NaN and infinities are left out.
+    pub fn update_counted(&mut self, value: f64, times: u64) {
+        let bits = value.to_bits();
+        let exponent = (bits >> 52) as usize & 2047;
+        if exponent == 2047 {
+            return;
+        }
+        let mantissa = u128::from((bits & ((1 << 52) - 1)) | (u64::from(exponent > 0) << 52));
+        let shift = exponent.max(1) - 1;
+        self.count += times;
+        self.sums[(bits >> 63) as usize].add_shifted(mantissa * u128::from(times), shift);
+        // A square has 106 bits: 20 bits of the factor at a time.
+        for (at, part) in [times & 0xf_ffff, times >> 20 & 0xf_ffff, times >> 40 & 0xf_ffff, times >> 60].into_iter().enumerate() {
+            if part > 0 {
+                self.squares.add_shifted(mantissa * mantissa * u128::from(part), 2 * shift + 20 * at);
+            }
+        }
+    }
+
     #[cfg(target_arch = "x86_64")]
     fn add(&mut self, count: usize, terms: &super::ifma::Terms) {
         self.count += count as u64;
@@ -341,6 +360,22 @@ mod tests {
             }
         }
         assert_eq!(of(&[0.0; 100]), Moments { count: 100, ..Moments::default() });
+    }
+
+    #[test]
+    fn a_value_counted_is_the_value_so_many_times() {
+        for value in [0.0, -0.0, 3.0, -1e300, 5e-324, 0.1] {
+            let (mut counted, mut each) = (Moments::new(), Moments::new());
+            counted.update_counted(value, 70_001);
+            each.update_many(&vec![value; 70_001]);
+            assert_eq!(counted, each, "{value}");
+        }
+        let (mut counted, mut parts) = (Moments::new(), Moments::new());
+        counted.update_counted(0.1, (3 << 60) + (5 << 40) + 7);
+        [3 << 60, 5 << 40, 7].into_iter().for_each(|times| parts.update_counted(0.1, times));
+        assert_eq!(counted, parts);
+        counted.update_counted(f64::NAN, 3);
+        assert_eq!(counted, parts);
     }
 
     #[test]
