@@ -179,3 +179,38 @@ def test_schema_is_inferred_printed_saved_and_overridden(tmp_path):
     (tmp_path / "bad.json").write_text("{]")
     with pytest.raises(bg.errors.InvalidArgumentError, match="not a schema"):
         bg.Schema.load(tmp_path / "bad.json")
+
+
+def test_scores_of_column_profiles_are_those_of_the_report():
+    rng = np.random.default_rng(5)
+    a = pl.DataFrame({"x": rng.normal(size=5000), "c": rng.choice(["a", "b", "c"], 5000)})
+    b = pl.DataFrame({"x": [*rng.normal(0.5, size=3999), None], "c": rng.choice(["a", "b", "d"], 4000)})
+    reference = bg.Reference(a)
+    was, exact, plain = bg.profile(a, reference=reference), bg.profile(b, reference=reference), bg.profile(b)
+    report = {(row["column"], row["method"]): row for row in bg.compare(reference, exact).to_frame().to_dicts()}
+    scores = bg.scores
+    for column, names in {"x": ["psi", "jensen_shannon", "total_variation", "l_infinity"], "c": ["unseen_share", "null_share"]}.items():
+        for name in names:
+            score, row = getattr(scores, name)(was[column], exact[column]), report[column, name]
+            assert (score.value, score.lower, score.upper) == (row["value"], row["lower"], row["upper"]), name
+    for name in ["wasserstein", "wasserstein_normalised", "wasserstein_clipped", "energy"]:
+        assert getattr(scores, name)(bg.profile(a)["x"], plain["x"]).value == report["x", name]["value"]
+    assert scores.distinct_share(was["c"], exact["c"]).value == report["c", "distinct_share"]["value"]
+    interval = scores.kolmogorov_smirnov(bg.profile(a)["x"], plain["x"])
+    assert interval.lower <= report["x", "kolmogorov_smirnov"]["value"] <= interval.upper and interval.upper - interval.lower < 0.02
+    assert abs(scores.psi(bg.profile(a)["x"], plain["x"]).value - report["x", "psi"]["value"]) < 0.02
+    assert scores.chi_square(was["c"], exact["c"]).p_value < 1e-9
+
+
+def test_column_profiles_that_do_not_fit_are_refused():
+    profile = bg.profile({"x": [1.0, 2.0], "c": ["a", "b"]})
+    with pytest.raises(bg.errors.IncompatibleError, match="both hold numbers or both hold names, got number and category"):
+        bg.scores.psi(profile["x"], profile["c"])
+    with pytest.raises(bg.errors.IncompatibleError, match="wasserstein does not apply to columns of kind category and category"):
+        bg.scores.wasserstein(profile["c"], profile["c"])
+    with pytest.raises(bg.errors.InvalidArgumentError, match="the other side is not"):
+        bg.scores.psi(profile["x"], [1, 2])
+    with pytest.raises(bg.errors.InvalidArgumentError, match="`current` must be the profile of a column, got list"):
+        bg.scores.energy(profile["x"], [1, 2])
+    with pytest.raises(bg.errors.InvalidArgumentError, match="at least one finite value"):
+        bg.scores.energy(profile["x"], bg.profile({"x": [float("nan")]})["x"])

@@ -326,7 +326,7 @@ impl Bins {
     /// Unions of neighbouring bins with about equal reference counts: for each counter the union it joins.
     ///
     /// Below joins the first, above the last union. A union with fewer than `minimum` reference rows joins its neighbour.
-    pub fn unions(&self, reference: &[u64], unions: usize, minimum: u64) -> Vec<usize> {
+    pub fn unions(reference: &[u64], unions: usize, minimum: u64) -> Vec<usize> {
         let total: u64 = reference.iter().sum();
         let mut groups = Vec::with_capacity(reference.len());
         let (mut group, mut seen, mut inside) = (0usize, 0u64, 0u64);
@@ -421,7 +421,7 @@ mod tests {
         let bins = Bins::from_values(&values, 1000).unwrap();
         let mut counts = vec![0; bins.len()];
         bins.count(&values, &mut counts);
-        let unions = bins.unions(&counts, 10, 5);
+        let unions = Bins::unions(&counts, 10, 5);
         assert!(unions.is_sorted());
         let mut sizes = vec![0; unions[unions.len() - 1] + 1];
         unions.iter().zip(&counts).for_each(|(u, c)| sizes[*u] += c);

@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 
 use arrow_array::RecordBatch;
+use barograph_core::bins::Bins;
 use barograph_core::Result;
 use barograph_core::distributions::binomial_upper;
 use hashbrown::HashMap;
@@ -288,7 +289,7 @@ fn terms(column: &ReferenceColumn, moment: i64, tile: i64, unlucky: f64) -> Colu
         Content::Numbers(numbers) => {
             if let (Some(bins), Some(counts)) = (&column.bins, &numbers.bins) {
                 let error = error(numbers.finite());
-                let unions = bins.unions(counts, CUTS, 1);
+                let unions = Bins::unions(counts, CUTS, 1);
                 groups = unions.last().map_or(0, |last| last + 1);
                 for edge in cuts(bins, counts) {
                     let at = bins.index(edge).min(counts.len() - 1);
@@ -341,7 +342,7 @@ fn share_of(on: &On, counts: &[u64], grouping: &Grouping, groups: usize) -> Opti
 
 /// The inner edges of about ten unions of equal mass.
 pub(crate) fn cuts(bins: &barograph_core::bins::Bins, counts: &[u64]) -> Vec<f64> {
-    let unions = bins.unions(counts, CUTS, 1);
+    let unions = Bins::unions(counts, CUTS, 1);
     let ends = (1..unions.len()).filter(|at| unions[*at] != unions[at - 1]).map(|at| at - 1);
     ends.filter_map(|at| bins.edges().get(at).copied()).collect()
 }

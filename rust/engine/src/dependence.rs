@@ -206,7 +206,7 @@ impl Collector {
     pub(crate) fn factors(&self, column: usize, bins: Option<(&Bins, &[u64])>) -> Vec<Dependence> {
         let Some(seen) = self.columns.get(column) else { return Vec::new() };
         let (cells, thinned, what) = if let Some((bins, counts)) = bins {
-            let unions = bins.unions(counts, GROUPS, 1);
+            let unions = Bins::unions(counts, GROUPS, 1);
             let union = |value| unions.get(bins.index(value)).copied().unwrap_or(0);
             let cells = seen.values.iter().map(|(value, tile)| (*tile, union(*value), 1)).collect();
             let cuts = cuts(bins, counts).iter().map(f64::to_string).collect();

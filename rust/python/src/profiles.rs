@@ -78,7 +78,7 @@ impl PyProfile {
                 &Error::new(ErrorKind::NotFound, format!("no column {name:?} in the profile")).hint(format!("it has {}", names.join(", "))),
             )
         })?;
-        Ok(PyColumnProfile { inner: Arc::new(column) })
+        Ok(PyColumnProfile { inner: Arc::new(column), reference: profile.reference.clone() })
     }
 
     fn merged(&self, py: Python<'_>, other: &Self) -> PyResult<Self> {
@@ -210,7 +210,9 @@ fn as_in_reference(schema: Schema, reference: &barograph_engine::Reference) -> S
 /// One column of a profile. Numbers that do not exist (of another kind, of no rows) are None.
 #[pyclass(name = "ColumnProfile", module = "barograph", frozen)]
 pub struct PyColumnProfile {
-    inner: Arc<barograph_engine::ColumnProfile>,
+    pub inner: Arc<barograph_engine::ColumnProfile>,
+    /// The reference whose bins it counts.
+    pub reference: Option<String>,
 }
 
 #[pymethods]

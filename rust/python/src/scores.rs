@@ -1,4 +1,4 @@
-//! Scores on arrays of bin counts.
+//! Scores on arrays of bin counts, on column profiles, and on rows of several numbers.
 
 use barograph_core::scores::psi::{PsiTest, psi_total};
 use barograph_core::scores::rows::Rows;
@@ -7,11 +7,14 @@ use barograph_core::scores::{
     Interval, Score, chi_square, domain_classifier, hellinger, jensen_shannon, kolmogorov_smirnov, kullback_leibler, l_infinity, mmd,
     pca_reconstruction, sliced_wasserstein, total_variation,
 };
+use barograph_engine::compare::pairs;
+use barograph_engine::report::Method;
 use numpy::ndarray::ArrayView2;
 use numpy::{PyReadonlyArray1, PyReadonlyArray2};
 use pyo3::prelude::*;
 
 use crate::errors::Raise;
+use crate::profiles::PyColumnProfile;
 
 /// Scores that are used alone; those of reports are listed in the engine.
 pub const ALONE: [&str; 8] =
@@ -93,10 +96,30 @@ fn of_rows(
     .map(fields)
 }
 
+/// Counts of two column profiles in the same bins, and which bins hold one value only.
+#[pyfunction]
+#[pyo3(signature = (reference, current, unions))]
+fn pair(reference: &PyColumnProfile, current: &PyColumnProfile, unions: Option<usize>) -> PyResult<(Vec<f64>, Vec<f64>, Vec<bool>)> {
+    let exact = reference.reference.is_some() && reference.reference == current.reference;
+    let pair = pairs::counts(&reference.inner, &current.inner, exact, unions).raise()?;
+    let doubles = |counts: Vec<u64>| counts.into_iter().map(|count| count as f64).collect();
+    Ok((doubles(pair.reference), doubles(pair.current), pair.single))
+}
+
+/// A distance of the values, or the change of a share, of two column profiles.
+#[pyfunction]
+fn distance(name: &str, reference: &PyColumnProfile, current: &PyColumnProfile, tolerance: f64, confidence: f64) -> PyResult<Fields> {
+    let method = Method::SCORES.iter().find(|(known, _)| *known == name).map(|(_, method)| *method);
+    let method = method.ok_or_else(|| barograph_core::Error::invalid(format!("unknown score {name:?}"))).raise()?;
+    pairs::distance(method, &reference.inner, &current.inner, tolerance, confidence).raise().map(fields)
+}
+
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(psi, module)?)?;
     module.add_function(wrap_pyfunction!(share, module)?)?;
     module.add_function(wrap_pyfunction!(score, module)?)?;
+    module.add_function(wrap_pyfunction!(pair, module)?)?;
+    module.add_function(wrap_pyfunction!(distance, module)?)?;
     module.add_function(wrap_pyfunction!(of_rows, module)?)?;
     module.add_function(wrap_pyfunction!(kolmogorov, module)?)
 }

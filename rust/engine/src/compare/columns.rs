@@ -5,21 +5,17 @@ use barograph_core::bins::Bins;
 use barograph_core::scores::energy::energy;
 use barograph_core::scores::psi::{PsiTest, psi_total};
 use barograph_core::scores::share::ShareTest;
-use barograph_core::scores::wasserstein::{Side, wasserstein};
+use barograph_core::scores::wasserstein::wasserstein;
 use barograph_core::scores::{Interval, Score, jensen_shannon, kolmogorov_smirnov, l_infinity, total_variation};
 use barograph_core::sketches::Categories;
 
+use super::pairs::{LEAST_IN_BIN, NameCounts, by_cells, clipped, distinct_share, normalised, single_values, united, with_sides};
 use super::{Draft, Judged, Test, blank, pictures};
 use crate::profile::{ColumnProfile, Content, Numbers, Profile};
 use crate::reference::{Reference, ReferenceColumn};
 use crate::report::{ColumnReport, Method, Moved, Row, Verdict};
 use crate::schema::{Kind, Role};
 use crate::settings::Settings;
-
-/// A bin of the PSI test needs this many rows on the reference's side.
-const LEAST_IN_BIN: u64 = 5;
-/// Names with a bin of their own; the rest is `other`.
-const MOST_CATEGORIES: usize = 50;
 
 /// Everything that is the same for all rows of a column.
 struct Context<'a> {
@@ -207,21 +203,14 @@ struct Counted {
 
 fn on_same_bins(fixed: &ReferenceColumn, was: &Numbers, is: &Numbers, exact: bool, settings: &Settings) -> Result<Option<Counted>> {
     let (Some(bins), Some(counts)) = (&fixed.bins, &was.bins) else { return Ok(None) };
-    if let (true, Some(current)) = (exact, &is.bins) {
-        let unions = bins.unions(counts, settings.unions, LEAST_IN_BIN);
-        return Ok(Some(Counted { edges: bins.edges().to_vec(), reference: counts.clone(), current: current.clone(), unions }));
-    }
-    // Without exact counters both sides are counted cell by cell, on bins that cut no cell.
-    let cells = was.histogram.cells();
-    let bins = Bins::from_cells(&cells, f64::MIN, f64::MAX, barograph_core::bins::DEFAULT_BINS)?;
-    let count = |numbers: &Numbers| {
-        let mut counts = vec![0; bins.len()];
-        numbers.histogram.cells().iter().for_each(|cell| counts[bins.index(cell.value())] += cell.count);
-        counts
+    let (edges, reference, current) = if let (true, Some(current)) = (exact, &is.bins) {
+        (bins.edges().to_vec(), counts.clone(), current.clone())
+    } else {
+        let (bins, reference, current) = by_cells(was, is)?;
+        (bins.edges().to_vec(), reference, current)
     };
-    let reference = count(was);
-    let unions = bins.unions(&reference, settings.unions, LEAST_IN_BIN);
-    Ok(Some(Counted { edges: bins.edges().to_vec(), current: count(is), reference, unions }))
+    let unions = Bins::unions(&reference, settings.unions, LEAST_IN_BIN);
+    Ok(Some(Counted { edges, reference, current, unions }))
 }
 
 fn numbers(
@@ -242,12 +231,7 @@ fn numbers(
         );
         return Ok(vec![psi, nonfinite]);
     };
-    let groups = counted.unions.last().map_or(0, |last| last + 1);
-    let united = |counts: &[u64]| {
-        let mut out = vec![0.0; groups];
-        counted.unions.iter().zip(counts).for_each(|(group, count)| out[*group] += *count as f64);
-        out
-    };
+    let united = |counts: &[u64]| united(&counted.unions, counts).into_iter().map(|count| count as f64).collect::<Vec<_>>();
     let (p, q) = (united(&counted.reference), united(&counted.current));
     let outside = |counts: &[u64]| counts[0] + counts[counts.len() - 1];
     let mut drafts = vec![context.psi(&p, &q, n), nonfinite];
@@ -274,47 +258,13 @@ fn numbers(
     Ok(drafts)
 }
 
-/// Which counters can hold one value only.
-fn single_values(edges: &[f64]) -> Vec<bool> {
-    let mut single = vec![false; edges.len() + 1];
-    for (at, pair) in edges.windows(2).enumerate() {
-        single[at + 1] = pair[0].next_up() == pair[1];
-    }
-    single
-}
-
 fn wasserstein_rows(context: &Context<'_>, was: &Numbers, is: &Numbers, n: (u64, u64)) -> Vec<Draft> {
-    let (a, b) = (was.histogram.cells(), is.histogram.cells());
-    let (Some(min), Some(max), Some(low), Some(high)) = (was.min(), was.max(), is.min(), is.max()) else { return Vec::new() };
-    let (reference, current) = (Side { cells: &a, min, max }, Side { cells: &b, min: low, max: high });
-    let score = wasserstein(reference, current, None);
-    let normalised = match (&score, spread(was)) {
-        (Ok(score), Some(spread)) => {
-            let over = |value: Option<f64>| value.map(|value| value / spread);
-            let score = Score { value: score.value / spread, lower: over(score.lower), upper: over(score.upper), ..score.clone() };
-            context.scored(Method::WassersteinNormalised, Ok(score), n)
-        }
-        (Ok(_), None) => context.absent(Method::WassersteinNormalised, None, "the reference has no spread: nothing to divide by"),
-        (Err(error), _) => context.absent(Method::WassersteinNormalised, None, error.message.clone()),
-    };
-    let tail = |q: f64| was.quantile(q).ok().flatten();
-    let clip = tail(0.001).zip(tail(0.999)).filter(|(low, high)| low < high);
-    let clipped = match clip {
-        Some(clip) => context.scored(Method::WassersteinClipped, wasserstein(reference, current, Some(clip)), n),
-        None => context.absent(Method::WassersteinClipped, None, "the reference has no spread: nothing to clip to"),
-    };
-    vec![context.scored(Method::Wasserstein, score, n), normalised, clipped, context.scored(Method::Energy, energy(reference, current), n)]
-}
-
-/// The reference's robust standard deviation: IQR/1.349, else (q95 - q05)/3.29, else the standard deviation.
-fn spread(numbers: &Numbers) -> Option<f64> {
-    let between = |low: f64, high: f64, sigmas: f64| {
-        let low = numbers.histogram.quantile(low).ok()??;
-        let high = numbers.histogram.quantile(high).ok()??;
-        Some((high - low) / sigmas).filter(|spread| *spread > 0.0 && spread.is_finite())
-    };
-    let deviation = || numbers.moments.variance().map(libm::sqrt).filter(|sd| *sd > 0.0 && sd.is_finite());
-    between(0.25, 0.75, 1.349).or_else(|| between(0.05, 0.95, 3.29)).or_else(deviation)
+    vec![
+        context.scored(Method::Wasserstein, with_sides(was, is, |a, b| wasserstein(a, b, None)), n),
+        context.scored(Method::WassersteinNormalised, normalised(was, is), n),
+        context.scored(Method::WassersteinClipped, clipped(was, is), n),
+        context.scored(Method::Energy, with_sides(was, is, energy), n),
+    ]
 }
 
 /// PSI over ordinary and special bins, and the bins that moved most.
@@ -378,27 +328,10 @@ fn names(
     is: &Categories,
     report: &mut ColumnReport,
 ) -> Vec<Draft> {
-    let ranked = was.ranked();
     let (n, m) = (was.total(), is.total());
-    let known: u64 = ranked.iter().map(|(name, _)| is.count(name)).sum();
-    let keep = |count: u64| count >= LEAST_IN_BIN && m as f64 * count as f64 / n as f64 >= LEAST_IN_BIN as f64;
-    let kept: Vec<(&str, u64, u64)> = ranked
-        .iter()
-        .take(MOST_CATEGORIES)
-        .filter(|(_, count)| keep(*count))
-        .map(|(name, count)| (*name, *count, is.count(name)))
-        .collect();
-    let rest = (n - kept.iter().map(|(_, p, _)| p).sum::<u64>(), known - kept.iter().map(|(.., q)| q).sum::<u64>());
-    let (mut p, mut q): (Vec<f64>, Vec<f64>) = kept.iter().map(|(_, p, q)| (*p as f64, *q as f64)).unzip();
-    if rest.0 >= LEAST_IN_BIN || kept.is_empty() {
-        p.push(rest.0 as f64);
-        q.push(rest.1 as f64);
-    } else if let (Some(least), Some(also)) = (p.last_mut(), q.last_mut()) {
-        // Too thin for a bin of its own: it joins the smallest.
-        *least += rest.0 as f64;
-        *also += rest.1 as f64;
-    }
-    let unseen = m - known.min(m);
+    let NameCounts { kept, rest, unseen, known, reference, current } = NameCounts::new(was, is);
+    let doubles = |counts: Vec<u64>| counts.into_iter().map(|count| count as f64).collect::<Vec<_>>();
+    let (p, q) = (doubles(reference), doubles(current));
     let sizes = (n, known);
     let mut drafts = vec![context.psi(&p, &q, sizes)];
     drafts.push(if was.error() > 0 {
@@ -425,9 +358,8 @@ fn names(
             drafts.push(context.scored(method, score, sizes));
         }
     }
-    if n > 0 && m > 0 {
-        let change = is.distinct() / m as f64 - was.distinct() / n as f64;
-        drafts.push(context.scored(Method::DistinctShare, Ok(Score::plain(change, Vec::new())), (n, m)));
+    if let Some(change) = distinct_share(was, is) {
+        drafts.push(context.scored(Method::DistinctShare, Ok(change), (n, m)));
     }
     drafts
 }

@@ -1,8 +1,9 @@
 //! Reference against current profile: scores per column, tests of tolerances, one verdict for the frame.
 //!
-//! `columns` measures, `verdicts` combines, `pictures` draws. The method is described in `docs/concepts/verdicts.md`.
+//! `columns` measures with the counts of `pairs`, `verdicts` combines, `pictures` draws. The method is described in `docs/concepts/verdicts.md`.
 
 mod columns;
+pub mod pairs;
 mod pictures;
 mod verdicts;
 
