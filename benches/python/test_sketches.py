@@ -1,4 +1,5 @@
-"""Each sketch of the catalogue beside numpy: exponential_histogram, kll, hll, theta, frequent_items, sample."""
+"""Each sketch of the catalogue beside numpy: exponential_histogram, kll, hll, theta, frequent_items, sample,
+co_moments, mean_embedding, sliced_projections."""
 
 import barograph as bg
 import numpy as np
@@ -49,3 +50,24 @@ def test_sample(benchmark):
 def test_frequent_items_of_a_dictionary_column(benchmark):
     names = pl.Series([f"n{i % 1000}" for i in range(1_000_000)], dtype=pl.Categorical)
     benchmark.pedantic(lambda: bg.sketches.FrequentItems().update_many(names), rounds=3)
+
+
+ROWS = np.random.default_rng(1).normal(size=(100_000, 8))
+
+
+def test_co_moments(benchmark):
+    benchmark.pedantic(lambda: bg.sketches.CoMoments(8).update_many(ROWS), rounds=3)
+
+
+def test_numpy_cov(benchmark):
+    benchmark.pedantic(lambda: np.cov(ROWS.T), rounds=3)
+
+
+def test_mean_embedding(benchmark):
+    fitted = bg.sketches.MeanEmbedding.fit(ROWS[:1000])
+    benchmark.pedantic(lambda: fitted.empty().update_many(ROWS[:20_000]), rounds=3)
+
+
+def test_sliced_projections(benchmark):
+    fitted = bg.sketches.SlicedProjections.fit(ROWS[:1000])
+    benchmark.pedantic(lambda: fitted.empty().update_many(ROWS), rounds=3)

@@ -97,6 +97,11 @@ class Score:
     p_value: float | None
     contributions: tuple[float, ...]
 
+    @classmethod
+    def _of(cls, fields: _Fields) -> Score:
+        value, lower, upper, interval, p_value, contributions = fields
+        return cls(value, lower, upper, interval, p_value, tuple(contributions))
+
 
 def psi(reference: Side, current: Side, *, tolerance: float = 0.1, confidence: float = 0.99, smoothing: float = 0.5) -> Score:
     """Population stability index of two rows of counts, with the variance-adapted test of a tolerance.
@@ -108,37 +113,37 @@ def psi(reference: Side, current: Side, *, tolerance: float = 0.1, confidence: f
     >>> psi([100, 100, 100], [100, 100, 100]).value
     0.0
     """
-    return _score(_barograph.psi(*_counts(reference, current), tolerance, confidence, smoothing))
+    return Score._of(_barograph.psi(*_counts(reference, current), tolerance, confidence, smoothing))
 
 
 def psi_total(reference: Side, current: Side) -> Score:
     """PSI with shares mixed with a floor of 0.1 %: independent of the number of rows, never above the true PSI; not tested."""
-    return _score(_barograph.score("psi_total", *_counts(reference, current)))
+    return Score._of(_barograph.score("psi_total", *_counts(reference, current)))
 
 
 def jensen_shannon(reference: Side, current: Side) -> Score:
     """Jensen-Shannon distance in bits: `scipy.spatial.distance.jensenshannon(p, q, base=2)`."""
-    return _score(_barograph.score("jensen_shannon", *_counts(reference, current)))
+    return Score._of(_barograph.score("jensen_shannon", *_counts(reference, current)))
 
 
 def total_variation(reference: Side, current: Side) -> Score:
     """Half the sum of the absolute differences of the shares."""
-    return _score(_barograph.score("total_variation", *_counts(reference, current)))
+    return Score._of(_barograph.score("total_variation", *_counts(reference, current)))
 
 
 def l_infinity(reference: Side, current: Side) -> Score:
     """The largest absolute difference of a share."""
-    return _score(_barograph.score("l_infinity", *_counts(reference, current)))
+    return Score._of(_barograph.score("l_infinity", *_counts(reference, current)))
 
 
 def kullback_leibler(reference: Side, current: Side) -> Score:
     """`Σ q ln(q / p)` in nats, shares mixed with a floor of 0.1 % so that an empty bin does not make it infinite."""
-    return _score(_barograph.score("kullback_leibler", *_counts(reference, current)))
+    return Score._of(_barograph.score("kullback_leibler", *_counts(reference, current)))
 
 
 def hellinger(reference: Side, current: Side) -> Score:
     """`√(½ Σ (√p − √q)²)`; contributions add up to the square of the value."""
-    return _score(_barograph.score("hellinger", *_counts(reference, current)))
+    return Score._of(_barograph.score("hellinger", *_counts(reference, current)))
 
 
 def chi_square(reference: Side, current: Side) -> Score:
@@ -146,12 +151,12 @@ def chi_square(reference: Side, current: Side) -> Score:
 
     With many rows it fires on differences that mean nothing: `psi` tests a tolerance instead.
     """
-    return _score(_barograph.score("chi_square", *_counts(reference, current)))
+    return Score._of(_barograph.score("chi_square", *_counts(reference, current)))
 
 
 def cramers_v(reference: Side, current: Side) -> Score:
     """`√(χ² / (n + m))` of the 2 × K table of sides and bins."""
-    return _score(_barograph.score("cramers_v", *_counts(reference, current)))
+    return Score._of(_barograph.score("cramers_v", *_counts(reference, current)))
 
 
 def kolmogorov_smirnov(reference: Side, current: Side, *, single: Sequence[bool] | None = None) -> Score:
@@ -163,9 +168,9 @@ def kolmogorov_smirnov(reference: Side, current: Side, *, single: Sequence[bool]
         if reference.kind != "number":
             raise InvalidArgumentError(f"`reference` must hold numbers, which have an order, got {reference.kind}")
         p, q, known = _barograph.pair(reference, current, None)
-        return _score(_barograph.kolmogorov(_array("reference", p), _array("current", q), known if single is None else list(single)))
+        return Score._of(_barograph.kolmogorov(_array("reference", p), _array("current", q), known if single is None else list(single)))
     counts, others = _counts(reference, current)
-    return _score(_barograph.kolmogorov(counts, others, [False] * len(counts) if single is None else list(single)))
+    return Score._of(_barograph.kolmogorov(counts, others, [False] * len(counts) if single is None else list(single)))
 
 
 def share_change(
@@ -176,7 +181,7 @@ def share_change(
     >>> share_change((0, 1000), (300, 1000)).value
     0.3
     """
-    return _score(_barograph.share(reference, current, tolerance, confidence))
+    return Score._of(_barograph.share(reference, current, tolerance, confidence))
 
 
 def wasserstein(reference: _barograph.ColumnProfile, current: _barograph.ColumnProfile) -> Score:
@@ -278,16 +283,17 @@ def _of_rows(name: str, reference: ArrayLike, current: ArrayLike, *, seed: int =
         sides.append(array)
     if not isinstance(seed, int) or not 0 <= seed < 1 << 64:
         raise InvalidArgumentError(f"`seed` must be an integer in [0, 2**64), got {seed!r}")
-    return _score(_barograph.of_rows(name, sides[0], sides[1], seed, share, confidence))
+    return Score._of(_barograph.of_rows(name, sides[0], sides[1], seed, share, confidence))
 
 
 def _distance(name: str, reference: Any, current: Any, tolerance: float = 0.02, confidence: float = 0.99) -> Score:
     for argument, side in (("reference", reference), ("current", current)):
         if not isinstance(side, _barograph.ColumnProfile):
             raise InvalidArgumentError(
-                f"`{argument}` must be the profile of a column, got {type(side).__name__}", 'take one out of a profile: `bg.profile(frame)["x"]`'
+                f"`{argument}` must be the profile of a column, got {type(side).__name__}",
+                'take one out of a profile: `bg.profile(frame)["x"]`',
             )
-    return _score(_barograph.distance(name, reference, current, tolerance, confidence))
+    return Score._of(_barograph.distance(name, reference, current, tolerance, confidence))
 
 
 def _counts(reference: Side, current: Side) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -305,12 +311,9 @@ def _array(argument: str, values: Any) -> NDArray[np.float64]:
     try:
         array = np.ascontiguousarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise InvalidArgumentError(f"`{argument}` must be a row of counts or the profile of a column, got {type(values).__name__}") from error
+        raise InvalidArgumentError(
+            f"`{argument}` must be a row of counts or the profile of a column, got {type(values).__name__}"
+        ) from error
     if array.ndim != 1:
         raise InvalidArgumentError(f"`{argument}` must have one dimension, got {array.ndim}")
     return array
-
-
-def _score(fields: _Fields) -> Score:
-    value, lower, upper, interval, p_value, contributions = fields
-    return Score(value, lower, upper, interval, p_value, tuple(contributions))

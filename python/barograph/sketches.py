@@ -8,6 +8,9 @@
 | `Theta` | distinct values of unions, intersections, differences | 1.6 % at lg_k = 12 | exact, any order |
 | `FrequentItems` | names that come often, with bounds of their counts | 3.5 / 2**lg_size of all counts | within its error |
 | `Sample` | a uniform sample of ids | none: the ids are real | exact, any order |
+| `CoMoments` | means, covariances, correlations of up to 64 columns | rounding | within rounding |
+| `MeanEmbedding` | the maximum mean discrepancy of two streams of rows | the kernel within 1 / √features | exact, any order |
+| `SlicedProjections` | the sliced Wasserstein distance of two streams of rows | certified interval | exact, any order |
 """
 
 from __future__ import annotations
@@ -15,7 +18,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from barograph import _barograph
-from barograph.errors import InvalidArgumentError
+from barograph.errors import IncompatibleError, InvalidArgumentError
+from barograph.protobuf import ddsketch_message
+from barograph.row_sketches import CoMoments, MeanEmbedding, SlicedProjections
 from barograph.snapshots import as_bytes
 
 if TYPE_CHECKING:
@@ -23,7 +28,17 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-__all__ = ["ExponentialHistogram", "FrequentItems", "Hll", "Kll", "Sample", "Theta"]
+__all__ = [
+    "CoMoments",
+    "ExponentialHistogram",
+    "FrequentItems",
+    "Hll",
+    "Kll",
+    "MeanEmbedding",
+    "Sample",
+    "SlicedProjections",
+    "Theta",
+]
 
 
 class ExponentialHistogram:
@@ -32,16 +47,35 @@ class ExponentialHistogram:
     scale: 2**scale cells per octave, 0 to 8. `quantile(q)` is the nearest-rank quantile within `relative_error`. NaN and infinities
     are left out. Memory: 8 bytes per cell of each octave in use; about 1 ns per value of an array.
 
+    shift: what is taken from every value first, so that values that lie close together far from zero are told apart: the relative error is
+    then one of the distance from it. `fitted(values)` chooses it. Exports know no shift.
+
     >>> h = ExponentialHistogram(scale=6)
     >>> h.update_many([1.0, 2.0, 4.0])
     >>> h.count, round(h.quantile(0.5), 2)
     (3, 1.99)
     """
 
-    def __init__(self, scale: int = 6) -> None:
+    def __init__(self, scale: int = 6, shift: float = 0.0) -> None:
         if not isinstance(scale, int) or not 0 <= scale <= 8:
             raise InvalidArgumentError(f"`scale` must be an integer in [0, 8], got {scale!r}", "6 keeps quantiles within 0.54 %")
-        self._adopt(_barograph.ExponentialHistogram(scale))
+        self._adopt(_barograph.ExponentialHistogram(scale, float(shift)))
+
+    @classmethod
+    def fitted(cls, values: ArrayLike, scale: int = 6) -> ExponentialHistogram:
+        """An empty histogram for values like these: shifted to their median where half of them lie within 1 % of it, else not.
+
+        >>> ExponentialHistogram.fitted([1e9, 1e9 + 1, 1e9 + 2]).shift, ExponentialHistogram.fitted([1.0, 2.0, 4.0]).shift
+        (1000000001.0, 0.0)
+        """
+        import numpy as np
+
+        array = np.asarray(values, dtype=np.float64).reshape(-1)
+        array = array[np.isfinite(array)]
+        if not len(array):
+            return cls(scale)
+        low, middle, high = np.quantile(array, [0.25, 0.5, 0.75], method="inverted_cdf")
+        return cls(scale, float(middle) if high - low <= 0.01 * abs(middle) else 0.0)
 
     def _adopt(self, native: _barograph.ExponentialHistogram) -> None:
         self._native = native
@@ -69,6 +103,11 @@ class ExponentialHistogram:
     def scale(self) -> int:
         """The scale given at the start."""
         return self._native.scale
+
+    @property
+    def shift(self) -> float:
+        """What is taken from every value first."""
+        return self._native.shift
 
     @property
     def relative_error(self) -> float:
@@ -99,6 +138,7 @@ class ExponentialHistogram:
 
         `bucketCounts[j]` of `positive` counts values in `(base**(offset + j), base**(offset + j + 1)]`.
         """
+        self._unshifted("OTLP")
         sides: dict[str, Any] = {}
         for name, negative in (("positive", False), ("negative", True)):
             cells = self._native.indexed(negative)
@@ -114,6 +154,7 @@ class ExponentialHistogram:
 
         A span's offset is the first bucket's index, then the gap to the span before; bucket i ends at `base**i`.
         """
+        self._unshifted("Prometheus")
         out: dict[str, Any] = {"schema": self.scale, "zero_threshold": 0.0, "zero_count": self.zero_count, "sample_count": self.count}
         for name, negative in (("positive", False), ("negative", True)):
             spans: list[dict[str, int]] = []
@@ -128,6 +169,21 @@ class ExponentialHistogram:
                 end, before = index + 2, count
             out |= {f"{name}_span": spans, f"{name}_delta": deltas}
         return out
+
+    def to_ddsketch(self) -> bytes:
+        """The protobuf message `DDSketch` with a logarithmic mapping of γ = 2**(2**-scale); no counter is lost.
+
+        Readers take it as a sketch of relative accuracy `relative_error`.
+        """
+        self._unshifted("DDSketch")
+        gamma = float(2.0**2.0**-self.scale)
+        return ddsketch_message(gamma, self._native.indexed(False), self._native.indexed(True), self.zero_count)
+
+    def _unshifted(self, format_name: str) -> None:
+        if self.shift:
+            raise IncompatibleError(
+                f"{format_name} knows no shift, this histogram has one of {self.shift:g}", "count without a shift to export"
+            )
 
     def merge(self, other: ExponentialHistogram) -> None:
         """Adds another histogram's counts; both must have the same scale."""

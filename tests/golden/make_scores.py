@@ -15,6 +15,18 @@ from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.preprocessing import PolynomialFeatures
 
+SKETCHES = [
+    "exponential_histogram",
+    "kll",
+    "hll",
+    "theta",
+    "frequent_items",
+    "sample",
+    "co_moments",
+    "mean_embedding",
+    "sliced_projections",
+]
+
 HERE = Path(__file__).parent
 ALPHA = 0.01
 
@@ -222,4 +234,4 @@ if __name__ == "__main__":
     document = {"covers": scores, "numbers": {k: numbers(v) for k, v in pairs.NUMBERS.items()}}
     document["rows"] = {k: rows(v) for k, v in pairs.ROWS.items()}
     write("scores.json", {**document, "names": {k: names(v) for k, v in pairs.NAMES.items()}, **tails()})
-    write("sketches.json", {"covers": ["exponential_histogram", "kll", "hll", "theta", "frequent_items", "sample"], "cells": cells()})
+    write("sketches.json", {"covers": SKETCHES, "cells": cells()})

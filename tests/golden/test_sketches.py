@@ -107,3 +107,36 @@ def test_subtract_undoes_merge_and_refuses_more():
     assert whole.to_bytes() == before
     with pytest.raises(bg.errors.IncompatibleError, match="not in this one"):
         part.subtract(whole)
+
+
+def test_ddsketch_reads_what_we_write():
+    from ddsketch.pb.ddsketch_pb2 import DDSketch
+    from ddsketch.pb.proto import DDSketchProto
+
+    x = np.concatenate([np.random.default_rng(2).lognormal(3, 2, 50_000), [0.0] * 10, -np.random.default_rng(3).lognormal(0, 1, 5000)])
+    h = bg.sketches.ExponentialHistogram(6)
+    h.update_many(x)
+    message = DDSketch.FromString(h.to_ddsketch())
+    theirs = DDSketchProto.from_proto(message)
+    assert theirs.count == len(x)
+    assert theirs._mapping.gamma == pytest.approx(2**2**-6)
+    s = np.sort(x)
+    for q in (0.01, 0.05, 0.3, 0.5, 0.9, 0.999):
+        want = s[int(q * (len(s) - 1))]
+        assert abs(theirs.get_quantile_value(q) - want) <= abs(want) * h.relative_error * (1 + 1e-9), q
+
+
+def test_a_shift_tells_narrow_values_apart():
+    x = 1e9 + np.random.default_rng(4).normal(size=100_000)
+    h = bg.sketches.ExponentialHistogram.fitted(x)
+    h.update_many(x)
+    again = bg.sketches.ExponentialHistogram.from_bytes(h.to_bytes())
+    s = np.sort(x)
+    for q in (0.01, 0.5, 0.99):
+        want = s[int(np.ceil(q * len(s))) - 1]
+        assert abs(again.quantile(q) - want) <= abs(want - h.shift) * h.relative_error + 2e-7
+    for export in (h.to_otlp, h.to_prometheus, h.to_ddsketch):
+        with pytest.raises(bg.errors.IncompatibleError, match="no shift"):
+            export()
+    with pytest.raises(bg.errors.IncompatibleError, match="same shift"):
+        h.merge(bg.sketches.ExponentialHistogram())

@@ -29,10 +29,27 @@ pub enum SnapshotKind {
     Metrics = 6,
     /// A sample of ids.
     Sample = 7,
+    /// Co-moments of the columns of rows.
+    CoMoments = 8,
+    /// The mean embedding of rows.
+    MeanEmbedding = 9,
+    /// Histograms of rows along directions.
+    SlicedProjections = 10,
 }
 
 impl SnapshotKind {
-    const ALL: [Self; 7] = [Self::Profile, Self::Reference, Self::Monitor, Self::Histogram, Self::Detector, Self::Metrics, Self::Sample];
+    const ALL: [Self; 10] = [
+        Self::Profile,
+        Self::Reference,
+        Self::Monitor,
+        Self::Histogram,
+        Self::Detector,
+        Self::Metrics,
+        Self::Sample,
+        Self::CoMoments,
+        Self::MeanEmbedding,
+        Self::SlicedProjections,
+    ];
 
     /// The word for it in messages.
     pub fn name(self) -> &'static str {
@@ -44,6 +61,9 @@ impl SnapshotKind {
             Self::Detector => "detector",
             Self::Metrics => "metrics",
             Self::Sample => "sample",
+            Self::CoMoments => "co-moments",
+            Self::MeanEmbedding => "mean embedding",
+            Self::SlicedProjections => "sliced projections",
         }
     }
 }

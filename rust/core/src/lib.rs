@@ -9,6 +9,7 @@ pub mod distributions;
 pub mod error;
 pub mod hash;
 pub mod metrics;
+pub mod rows;
 pub mod scores;
 pub mod sketches;
 

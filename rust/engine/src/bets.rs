@@ -10,8 +10,8 @@
 use std::collections::BTreeMap;
 
 use arrow_array::RecordBatch;
-use barograph_core::bins::Bins;
 use barograph_core::Result;
+use barograph_core::bins::Bins;
 use barograph_core::distributions::binomial_upper;
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};

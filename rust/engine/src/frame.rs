@@ -127,7 +127,7 @@ fn counted_in<T: ArrowPrimitiveType>(
     let start = lowest.saturating_sub(((COUNTED_SPAN - span) / 2) as i64);
     let mut others = Vec::new();
     // Two tables in turn: equal neighbours do not wait for each other's increment.
-    let mut tables = [[0u64; COUNTED_SPAN]; 2];
+    let mut tables = vec![[0u64; COUNTED_SPAN]; 2];
     let mut count = |at: usize, value: i64| {
         match tables[at].get_mut(value.wrapping_sub(start) as u64 as usize) {
             Some(count) => *count += 1,
@@ -149,11 +149,8 @@ fn counted_in<T: ArrowPrimitiveType>(
     if !others.is_empty() {
         sink(&others);
     }
-    for at in 0..COUNTED_SPAN {
-        let total = tables[0][at] + tables[1][at];
-        if total > 0 {
-            counted((start + at as i64) as f64, total);
-        }
+    for (at, (even, odd)) in tables[0].iter().zip(&tables[1]).enumerate().filter(|(_, (even, odd))| **even + **odd > 0) {
+        counted((start + at as i64) as f64, even + odd);
     }
     true
 }

@@ -5,7 +5,9 @@ use barograph_core::codec::Reader;
 use barograph_core::codec::SnapshotKind;
 use barograph_core::detectors::{Adwin, Cusum, Ddm, Detect, Detector, Eddm, Ewma, HddmA, HddmW, Kswin, PageHinkley, Rank};
 use barograph_core::metrics::{BinaryMetrics, MulticlassMetrics, RankingMetrics, RegressionMetrics};
-use barograph_core::sketches::{ExponentialHistogram, FrequentItems, Hll, Kll, Moments, Sample, Theta};
+use barograph_core::sketches::{
+    CoMoments, ExponentialHistogram, FrequentItems, Hll, Kll, MeanEmbedding, Moments, Sample, SlicedProjections, Theta,
+};
 use barograph_engine::{Profile, Reference};
 use libfuzzer_sys::fuzz_target;
 
@@ -27,7 +29,7 @@ fn sealed(kind: SnapshotKind, bytes: &[u8]) -> Vec<u8> {
 fuzz_target!(|data: &[u8]| {
     let Some((choice, bytes)) = data.split_first() else { return };
     let mut reader = Reader::new(bytes);
-    match choice % 22 {
+    match choice % 25 {
         0 => drop(Profile::from_bytes(bytes)),
         1 => drop(Reference::from_bytes(bytes)),
         2 => {
@@ -72,6 +74,11 @@ fuzz_target!(|data: &[u8]| {
             detector::<Cusum>(&sealed(SnapshotKind::Detector, bytes));
             detector::<Ewma>(&sealed(SnapshotKind::Detector, bytes));
         }
+        21 => {
+            drop(CoMoments::from_bytes(&sealed(SnapshotKind::CoMoments, bytes)).map(|sketch| (sketch.covariance(), sketch.correlation())))
+        }
+        22 => drop(MeanEmbedding::from_bytes(&sealed(SnapshotKind::MeanEmbedding, bytes)).map(|sketch| sketch.mmd(&sketch))),
+        23 => drop(SlicedProjections::from_bytes(&sealed(SnapshotKind::SlicedProjections, bytes)).map(|p| p.sliced_wasserstein(&p))),
         _ => detector::<Rank>(&sealed(SnapshotKind::Detector, bytes)),
     }
 });

@@ -13,6 +13,7 @@ mod metrics;
 mod monitors;
 mod profiles;
 mod references;
+mod row_sketches;
 mod scores;
 mod sketches;
 
@@ -41,5 +42,6 @@ fn _barograph(module: &Bound<'_, PyModule>) -> PyResult<()> {
     scores::register(module)?;
     detectors::register(module)?;
     metrics::register(module)?;
+    row_sketches::register(module)?;
     sketches::register(module)
 }

@@ -1,7 +1,7 @@
 //! Scores on arrays of bin counts, on column profiles, and on rows of several numbers.
 
+use barograph_core::rows::Rows;
 use barograph_core::scores::psi::{PsiTest, psi_total};
-use barograph_core::scores::rows::Rows;
 use barograph_core::scores::share::ShareTest;
 use barograph_core::scores::{
     Interval, Score, chi_square, domain_classifier, hellinger, jensen_shannon, kolmogorov_smirnov, kullback_leibler, l_infinity, mmd,
@@ -21,9 +21,9 @@ pub const ALONE: [&str; 8] =
     ["kullback_leibler", "hellinger", "chi_square", "cramers_v", "mmd", "sliced_wasserstein", "pca_reconstruction", "domain_classifier"];
 
 type Counts<'py> = PyReadonlyArray1<'py, f64>;
-type Fields = (f64, Option<f64>, Option<f64>, Option<&'static str>, Option<f64>, Vec<f64>);
+pub type Fields = (f64, Option<f64>, Option<f64>, Option<&'static str>, Option<f64>, Vec<f64>);
 
-fn fields(score: Score) -> Fields {
+pub fn fields(score: Score) -> Fields {
     let interval = score.interval.map(|interval| if interval == Interval::Certain { "certain" } else { "confidence" });
     (score.value, score.lower, score.upper, interval, score.p_value, score.contributions)
 }

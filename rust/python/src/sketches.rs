@@ -14,7 +14,8 @@ use crate::keys::Keys;
 use crate::profiles::lock;
 
 /// What `catalog()` lists.
-pub const NAMES: [&str; 6] = ["exponential_histogram", "kll", "hll", "theta", "frequent_items", "sample"];
+pub const NAMES: [&str; 9] =
+    ["exponential_histogram", "kll", "hll", "theta", "frequent_items", "sample", "co_moments", "mean_embedding", "sliced_projections"];
 
 #[pyclass(name = "ExponentialHistogram", module = "barograph._barograph", frozen)]
 struct PyExponentialHistogram {
@@ -24,8 +25,8 @@ struct PyExponentialHistogram {
 #[pymethods]
 impl PyExponentialHistogram {
     #[new]
-    fn new(scale: u8) -> PyResult<Self> {
-        Ok(Self { inner: Mutex::new(ExponentialHistogram::new(scale).raise()?) })
+    fn new(scale: u8, shift: f64) -> PyResult<Self> {
+        Ok(Self { inner: Mutex::new(ExponentialHistogram::shifted(scale, shift).raise()?) })
     }
 
     #[pyo3(signature = (value, /))]
@@ -46,6 +47,11 @@ impl PyExponentialHistogram {
     #[getter]
     fn scale(&self) -> u8 {
         lock(&self.inner).scale()
+    }
+
+    #[getter]
+    fn shift(&self) -> f64 {
+        lock(&self.inner).shift()
     }
 
     #[getter]

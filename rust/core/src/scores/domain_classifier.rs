@@ -1,9 +1,9 @@
 //! Classifier two-sample test: how well a model tells current rows from reference rows.
 
-use super::rows::{Rows, Scale, alike};
 use super::{Interval, Score};
 use crate::distributions::{normal_quantile, normal_sf};
 use crate::error::{Error, Result};
+use crate::rows::{Rows, Scale, alike};
 
 const FOLDS: usize = 5;
 const ROUNDS: usize = 12;

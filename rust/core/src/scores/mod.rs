@@ -11,7 +11,6 @@ pub mod l_infinity;
 pub mod mmd;
 pub mod pca_reconstruction;
 pub mod psi;
-pub mod rows;
 pub mod share;
 pub mod sliced_wasserstein;
 pub mod total_variation;

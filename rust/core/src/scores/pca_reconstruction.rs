@@ -1,9 +1,9 @@
 //! Change of the error with which the reference's principal components give rows back.
 
-use super::rows::{Rows, Scale, alike, eigen};
 use super::{Interval, Score};
 use crate::distributions::{normal_quantile, normal_sf};
 use crate::error::{Error, Result};
+use crate::rows::{Rows, Scale, alike, eigen};
 
 /// The mean distance of current rows from their projection on the reference's first components, minus the same of the
 /// reference, in standard deviations: 0 for equal laws, of either sign.

@@ -1,9 +1,9 @@
 //! Sliced Wasserstein distance: the mean of Wasserstein-1 distances along random directions.
 
 use super::Score;
-use super::rows::{Drawn, Rows, Scale, alike};
 use crate::distributions::kolmogorov_sf;
 use crate::error::Result;
+use crate::rows::{Drawn, Rows, Scale, alike};
 
 const DIRECTIONS: usize = 64;
 

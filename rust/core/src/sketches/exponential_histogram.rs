@@ -62,11 +62,12 @@ const MANTISSA: u64 = (1 << 52) - 1;
 /// Octaves run from 2^-1075 (below the smallest subnormal) to 2^1024.
 const LOWEST_OCTAVE: i32 = -1075;
 const OCTAVES: usize = 2100;
-/// No finite value has it.
-const NO_OCTAVE: i32 = LOWEST_OCTAVE + OCTAVES as i32 - 1;
 const ABSENT: u16 = u16::MAX;
 /// The finest scale with exact boundaries here, and the finest that Prometheus knows.
 pub const MAX_SCALE: u8 = 8;
+
+/// In a snapshot, beside the scale: a shift follows.
+const SHIFTED: u8 = 0x80;
 
 /// Fewer values than this are not worth a direct map of the octaves.
 const SMALL_BLOCK: usize = 256;
@@ -143,14 +144,19 @@ pub struct ExponentialHistogram {
     scale: u8,
     tables: &'static Tables,
     zero: u64,
-    /// Per sign (positive, negative): octave -> page in `counts`, empty as long as no value came.
-    pages: [Vec<u16>; 2],
+    /// Per sign (positive, negative): the first octave that has a page in `counts`, and the pages from there on.
+    pages: [(i32, Vec<u16>); 2],
     counts: Vec<u64>,
+    /// Where a page begins that counts nothing: batches send zeros there.
+    waste: Option<usize>,
+    shift: f64,
 }
 
 impl PartialEq for ExponentialHistogram {
     fn eq(&self, other: &Self) -> bool {
-        self.scale == other.scale && self.zero == other.zero && (0..2).all(|sign| self.side(sign).eq(other.side(sign)))
+        (self.scale, self.shift) == (other.scale, other.shift)
+            && self.zero == other.zero
+            && (0..2).all(|sign| self.side(sign).eq(other.side(sign)))
     }
 }
 
@@ -165,7 +171,26 @@ impl ExponentialHistogram {
                 Error::invalid(format!("`scale` must be in [0, 8], got {scale}")).hint("6 keeps quantiles within 0.54 %, 8 within 0.14 %")
             );
         }
-        Ok(Self { scale, tables: Tables::of(scale), zero: 0, pages: [Vec::new(), Vec::new()], counts: Vec::new() })
+        let pages = [(0, Vec::new()), (0, Vec::new())];
+        Ok(Self { scale, tables: Tables::of(scale), zero: 0, pages, counts: Vec::new(), waste: None, shift: 0.0 })
+    }
+
+    /// An empty histogram of distances from `shift`: the relative error is one of the distance, so that values that lie close
+    /// together far from zero are told apart.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a scale above 8 or a shift that is not finite.
+    pub fn shifted(scale: u8, shift: f64) -> Result<Self> {
+        if !shift.is_finite() {
+            return Err(Error::invalid(format!("`shift` must be finite, got {shift}")));
+        }
+        // -0 would make unequal bytes of equal histograms.
+        Ok(Self { shift: shift + 0.0, ..Self::new(scale)? })
+    }
+
+    /// What is taken from every value before it is counted.
+    pub fn shift(&self) -> f64 {
+        self.shift
     }
 
     fn width(&self) -> usize {
@@ -175,11 +200,19 @@ impl ExponentialHistogram {
     /// Where the counters of an octave begin; made if they do not exist.
     fn page(&mut self, sign: usize, octave: i32) -> usize {
         let width = self.width();
-        let pages = &mut self.pages[sign];
+        let (first, pages) = &mut self.pages[sign];
         if pages.is_empty() {
-            *pages = vec![ABSENT; OCTAVES];
+            *first = octave;
         }
-        let page = &mut pages[(octave - LOWEST_OCTAVE) as usize];
+        if octave < *first {
+            pages.splice(0..0, std::iter::repeat_n(ABSENT, (*first - octave) as usize));
+            *first = octave;
+        }
+        let at = (octave - *first) as usize;
+        if at >= pages.len() {
+            pages.resize(at + 1, ABSENT);
+        }
+        let page = &mut pages[at];
         if *page == ABSENT {
             *page = (self.counts.len() / width) as u16;
             self.counts.resize(self.counts.len() + width, 0);
@@ -190,10 +223,11 @@ impl ExponentialHistogram {
     /// `(octave, counts)` of one sign in ascending order of magnitude, empty pages left out.
     fn side(&self, sign: usize) -> impl DoubleEndedIterator<Item = (i32, &[u64])> {
         let width = self.width();
-        self.pages[sign].iter().enumerate().filter(|(_, page)| **page != ABSENT).filter_map(move |(at, page)| {
+        let (first, pages) = &self.pages[sign];
+        pages.iter().enumerate().filter(|(_, page)| **page != ABSENT).filter_map(move |(at, page)| {
             let start = usize::from(*page) * width;
             let counts = self.counts.get(start..start + width)?;
-            counts.iter().any(|c| *c > 0).then_some((at as i32 + LOWEST_OCTAVE, counts))
+            counts.iter().any(|c| *c > 0).then_some((at as i32 + first, counts))
         })
     }
 
@@ -228,9 +262,21 @@ impl ExponentialHistogram {
 
     /// Counts values; NaN and infinities are left out.
     pub fn update_many(&mut self, values: &[f64]) {
+        if self.shift == 0.0 {
+            self.update_distances(values);
+        } else {
+            let mut block = [0.0; 1024];
+            for values in values.chunks(block.len()) {
+                block.iter_mut().zip(values).for_each(|(to, value)| *to = value - self.shift);
+                self.update_distances(&block[..values.len()]);
+            }
+        }
+    }
+
+    fn update_distances(&mut self, values: &[f64]) {
         if values.len() < SMALL_BLOCK {
             for value in values {
-                self.update_counted(*value, 1);
+                self.count_distance(*value, 1);
             }
             return;
         }
@@ -246,9 +292,9 @@ impl ExponentialHistogram {
             if let Some(count) = self.counts.get_mut(at) {
                 *count += 1;
             } else if *value == 0.0 {
-                // Zeros share these keys with NaN alone: a page of no octave takes both and is thrown away.
-                direct[key] = self.page(0, NO_OCTAVE) as u32;
-            } else if let Some((sign, octave)) = self.update_counted(*value, 1)
+                // Zeros share these keys with NaN alone: a page that counts nothing takes both.
+                direct[key] = self.waste() as u32;
+            } else if let Some((sign, octave)) = self.count_distance(*value, 1)
                 // The last octave shares its key with infinity.
                 && (-1022..1023).contains(&octave)
             {
@@ -257,14 +303,27 @@ impl ExponentialHistogram {
         }
         if zeros > 0 {
             self.zero += zeros;
-            let (start, width) = (self.page(0, NO_OCTAVE), self.width());
+            let (start, width) = (self.waste(), self.width());
             self.counts[start..start + width].fill(0);
         }
     }
 
-    /// Counts a value so many times; gives sign and octave of what it counted. NaN and infinities are left out.
+    fn waste(&mut self) -> usize {
+        let (end, width) = (self.counts.len(), self.width());
+        *self.waste.get_or_insert_with(|| {
+            self.counts.resize(end + width, 0);
+            end
+        })
+    }
+
+    /// Counts a value so many times; NaN and infinities are left out.
+    pub fn update_counted(&mut self, value: f64, times: u64) {
+        self.count_distance(value - self.shift, times);
+    }
+
+    /// Gives sign and octave of what it counted.
     #[cold]
-    pub fn update_counted(&mut self, value: f64, times: u64) -> Option<(usize, i32)> {
+    fn count_distance(&mut self, value: f64, times: u64) -> Option<(usize, i32)> {
         let bits = value.to_bits();
         let magnitude = bits & !(1 << 63);
         if magnitude == 0 {
@@ -297,10 +356,13 @@ impl ExponentialHistogram {
     }
 
     fn same_scale(&self, other: &Self) -> Result<()> {
-        if self.scale == other.scale {
-            return Ok(());
+        if self.scale != other.scale {
+            return Err(Error::incompatible(format!("histograms must have the same scale, got {} and {}", self.scale, other.scale)));
         }
-        Err(Error::incompatible(format!("histograms must have the same scale, got {} and {}", self.scale, other.scale)))
+        if self.shift != other.shift {
+            return Err(Error::incompatible(format!("histograms must have the same shift, got {:?} and {:?}", self.shift, other.shift)));
+        }
+        Ok(())
     }
 
     /// Adds another histogram's counts.
@@ -350,7 +412,7 @@ impl ExponentialHistogram {
         if scale > self.scale {
             return Err(Error::invalid(format!("`scale` must be at most that of the histogram, {}, got {scale}", self.scale)));
         }
-        let mut out = Self::new(scale)?;
+        let mut out = Self::shifted(scale, self.shift)?;
         out.zero = self.zero;
         for sign in 0..2 {
             for (octave, counts) in self.side(sign) {
@@ -392,7 +454,8 @@ impl ExponentialHistogram {
 
     /// The cells that hold values, ascending.
     pub fn cells(&self) -> Vec<Cell> {
-        self.places().map(|(place, count)| self.cell_at(place, count)).collect()
+        let shifted = |cell: Cell| Cell { lower: cell.lower + self.shift, upper: cell.upper + self.shift, ..cell };
+        self.places().map(|(place, count)| shifted(self.cell_at(place, count))).collect()
     }
 
     fn bound(&self, octave: i32, k: usize) -> f64 {
@@ -426,12 +489,15 @@ impl ExponentialHistogram {
             seen += count;
             seen >= rank
         });
-        Ok(found.map(|(place, count)| self.cell_at(place, count).value()))
+        Ok(found.map(|(place, count)| self.cell_at(place, count).value() + self.shift))
     }
 
     /// Appends the histogram to a snapshot; equal histograms give equal bytes.
     pub fn encode(&self, writer: &mut Writer) {
-        writer.u8(self.scale);
+        writer.u8(self.scale | if self.shift == 0.0 { 0 } else { SHIFTED });
+        if self.shift != 0.0 {
+            writer.f64(self.shift);
+        }
         writer.u64(self.zero);
         for sign in 0..2 {
             writer.len(self.side(sign).count());
@@ -447,7 +513,13 @@ impl ExponentialHistogram {
     /// # Errors
     /// `Decode` for bytes that no `encode` wrote.
     pub fn decode(reader: &mut Reader<'_>) -> Result<Self> {
-        let mut out = Self::new(reader.u8()?).map_err(|error| Error::decode(error.message))?;
+        let scale = reader.u8()?;
+        let shift = if scale & SHIFTED == 0 { 0.0 } else { reader.f64()? };
+        let shortest = scale & SHIFTED == 0 || shift != 0.0;
+        let mut out = Self::shifted(scale & !SHIFTED, shift).map_err(|error| Error::decode(error.message))?;
+        if !shortest {
+            return Err(Error::decode("a histogram in the snapshot names a shift of 0"));
+        }
         let width = out.width();
         out.zero = reader.u64()?;
         let mut total = out.zero;
@@ -484,6 +556,23 @@ mod tests {
         batch.update_many(&values);
         values.iter().for_each(|value| single.update(*value));
         assert!(batch == single && batch.zero_count() == 100 && batch.count() == 400, "{} {}", batch.count(), single.count());
+    }
+
+    #[test]
+    fn a_shift_tells_narrow_values_apart() {
+        let values: Vec<f64> = (0..2000).map(|i| 1e9 + f64::from(i % 100)).collect();
+        let mut h = ExponentialHistogram::shifted(6, 1e9).unwrap();
+        h.update_many(&values);
+        let mut single = ExponentialHistogram::shifted(6, 1e9).unwrap();
+        values.iter().for_each(|value| single.update(*value));
+        assert_eq!(h, single);
+        assert!((h.quantile(0.5).unwrap().unwrap() - (1e9 + 49.0)).abs() <= 49.0 * h.relative_error());
+        assert!(h.cells().iter().all(|cell| cell.lower >= 1e9 && cell.upper <= 1e9 + 100.5));
+        let mut w = Writer::new();
+        h.encode(&mut w);
+        assert_eq!(ExponentialHistogram::decode(&mut Reader::new(&w.into_payload())).unwrap(), h);
+        assert!(h.merge(&ExponentialHistogram::new(6).unwrap()).unwrap_err().message.contains("same shift"));
+        assert!(ExponentialHistogram::shifted(6, f64::NAN).is_err());
     }
 
     #[test]

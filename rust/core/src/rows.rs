@@ -1,7 +1,11 @@
 //! Rows of several numbers: what the multivariate scores share.
 
+use crate::codec::Reader;
 use crate::error::{Error, Result};
 use crate::hash::murmur3_of_word;
+
+/// Most columns.
+const MOST_COLUMNS: usize = 1024;
 
 /// Rows of `width` numbers each, one after the other, all finite.
 #[derive(Clone, Copy, Debug)]
@@ -16,8 +20,8 @@ impl<'a> Rows<'a> {
     /// # Errors
     /// `InvalidArgument` for fewer rows, another shape, or a value that is not finite.
     pub fn new(argument: &str, values: &'a [f64], width: usize) -> Result<Self> {
-        if !(1..=1024).contains(&width) || !values.len().is_multiple_of(width) {
-            return Err(Error::invalid(format!("`{argument}` must hold rows of 1 to 1024 numbers, got {width} columns")));
+        if !(1..=MOST_COLUMNS).contains(&width) || !values.len().is_multiple_of(width) {
+            return Err(Error::invalid(format!("`{argument}` must hold rows of 1 to {MOST_COLUMNS} numbers, got {width} columns")));
         }
         if values.len() / width < 20 {
             return Err(Error::invalid(format!("`{argument}` must hold at least 20 rows, got {}", values.len() / width)));
@@ -30,26 +34,28 @@ impl<'a> Rows<'a> {
         Ok(Self { values, width })
     }
 
-    pub(super) fn width(&self) -> usize {
+    pub(crate) fn width(&self) -> usize {
         self.width
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.values.len() / self.width
     }
 
-    pub(super) fn each(&self) -> std::slice::ChunksExact<'a, f64> {
+    pub(crate) fn each(&self) -> std::slice::ChunksExact<'a, f64> {
         self.values.chunks_exact(self.width)
     }
 
     /// The rows centred and scaled by the columns of `by`; a column without spread becomes its distance from the centre.
-    pub(super) fn standardised(&self, by: &Scale) -> Vec<f64> {
-        self.each().flat_map(|row| row.iter().zip(&by.0).map(|(value, (mean, sd))| (value - mean) / sd)).collect()
+    pub(crate) fn standardised(&self, by: &Scale) -> Vec<f64> {
+        let mut out = vec![0.0; self.values.len()];
+        self.each().zip(out.chunks_exact_mut(self.width)).for_each(|(row, to)| by.apply(row, to));
+        out
     }
 }
 
 /// Two sides with the same columns.
-pub(super) fn alike(reference: Rows<'_>, current: Rows<'_>) -> Result<()> {
+pub(crate) fn alike(reference: Rows<'_>, current: Rows<'_>) -> Result<()> {
     if reference.width == current.width {
         return Ok(());
     }
@@ -57,10 +63,11 @@ pub(super) fn alike(reference: Rows<'_>, current: Rows<'_>) -> Result<()> {
 }
 
 /// Mean and standard deviation of each column.
-pub(super) struct Scale(Vec<(f64, f64)>);
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Scale(pub(crate) Vec<(f64, f64)>);
 
 impl Scale {
-    pub(super) fn of(rows: Rows<'_>) -> Self {
+    pub(crate) fn of(rows: Rows<'_>) -> Self {
         let n = rows.len() as f64;
         let column = |at: usize| {
             // About the first value, so that a large offset does not cancel.
@@ -76,35 +83,49 @@ impl Scale {
         };
         Self((0..rows.width).map(column).collect())
     }
+
+    /// A row centred and scaled.
+    pub(crate) fn apply(&self, row: &[f64], to: &mut [f64]) {
+        to.iter_mut().zip(row).zip(&self.0).for_each(|((to, value), (mean, sd))| *to = (value - mean) / sd);
+    }
+
+    pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<Self> {
+        let width = reader.len(16)?;
+        if !(1..=MOST_COLUMNS).contains(&width) {
+            return Err(Error::decode(format!("rows have 1 to {MOST_COLUMNS} columns, the snapshot says {width}")));
+        }
+        let scale = (0..width).map(|_| Ok((reader.finite()?, reader.finite()?))).collect::<Result<Vec<_>>>()?;
+        if scale.iter().all(|(_, deviation)| *deviation > 0.0) { Ok(Self(scale)) } else { Err(Error::decode("a column has no scale")) }
+    }
 }
 
 /// Numbers that depend on a seed and a position alone.
-pub(super) struct Drawn {
+pub(crate) struct Drawn {
     seed: u64,
     at: u64,
 }
 
 impl Drawn {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self { seed, at: 0 }
     }
 
-    pub(super) fn bits(&mut self) -> u64 {
+    pub(crate) fn bits(&mut self) -> u64 {
         self.at += 1;
         murmur3_of_word(self.at, self.seed).0
     }
 
     /// In (0, 1).
-    pub(super) fn uniform(&mut self) -> f64 {
+    pub(crate) fn uniform(&mut self) -> f64 {
         ((self.bits() >> 11) as f64 + 0.5) / (1u64 << 53) as f64
     }
 
-    pub(super) fn normal(&mut self) -> f64 {
+    pub(crate) fn normal(&mut self) -> f64 {
         crate::distributions::normal_quantile(self.uniform())
     }
 
     /// A direction, uniform on the sphere.
-    pub(super) fn direction(&mut self, width: usize) -> Vec<f64> {
+    pub(crate) fn direction(&mut self, width: usize) -> Vec<f64> {
         let direction: Vec<f64> = (0..width).map(|_| self.normal()).collect();
         let length = libm::sqrt(direction.iter().map(|part| part * part).sum::<f64>()).max(1e-300);
         direction.into_iter().map(|part| part / length).collect()
@@ -112,7 +133,7 @@ impl Drawn {
 }
 
 /// The eigenvalues and eigenvectors (rows of the second) of a symmetric matrix, largest first: cyclic Jacobi rotations.
-pub(super) fn eigen(mut matrix: Vec<f64>, width: usize) -> (Vec<f64>, Vec<Vec<f64>>) {
+pub(crate) fn eigen(mut matrix: Vec<f64>, width: usize) -> (Vec<f64>, Vec<Vec<f64>>) {
     let mut vectors: Vec<Vec<f64>> = (0..width).map(|row| (0..width).map(|column| f64::from(u8::from(row == column))).collect()).collect();
     for _ in 0..60 {
         let off: f64 = (0..width).flat_map(|i| (0..i).map(move |j| (i, j))).map(|(i, j)| matrix[i * width + j].powi(2)).sum();
