@@ -26,6 +26,8 @@ def test_every_place_has_it(family, name):
     assert (ROOT / "rust/core/src" / family / f"{DERIVED.get(name, name)}.rs").exists()
     assert (ROOT / "docs/methods" / f"{name}.md").exists()
     assert f"methods/{name}.md" in (ROOT / "mkdocs.yml").read_text()
+    assert (ROOT / f"docs/methods/pictures/{name}.svg").exists()
+    assert f"](pictures/{name}.svg)" in (ROOT / "docs/methods" / f"{name}.md").read_text()
     assert name in (ROOT / "benches/python" / f"test_{family}.py").read_text()
     golden = json.loads((ROOT / "tests/golden" / f"{family}.json").read_text())
     assert name in golden["covers"]

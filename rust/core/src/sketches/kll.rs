@@ -1,9 +1,11 @@
 //! KLL quantile sketch in the format of Apache `DataSketches`: read, merged, written; made from a histogram at no cost per event.
 //!
-//! Compaction keeps every other value; which half alternates, so that nothing is random. Source: Karnin, Lang & Liberty, FOCS 2016;
+//! Compaction keeps every other value: which half is drawn from a fixed seed for every other compaction of a level, and the one after it
+//! keeps the other half, so that their errors cancel and nothing depends on chance. Source: Karnin, Lang & Liberty, FOCS 2016;
 //! bytes: `DataSketches` C++ and Java, `kll_doubles_sketch`.
 
 use crate::error::{Error, Result};
+use crate::hash::murmur3_of_word;
 use crate::sketches::ExponentialHistogram;
 
 const FAMILY: u8 = 15;
@@ -22,8 +24,8 @@ pub struct Kll {
     max: f64,
     /// Level i: values that stand for 2^i each; all but the first sorted.
     levels: Vec<Vec<f64>>,
-    /// Which half the next compaction keeps.
-    odd: bool,
+    /// How often each level was halved.
+    halved: Vec<u64>,
 }
 
 fn cut() -> Error {
@@ -45,7 +47,7 @@ impl Kll {
         if k < 8 {
             return Err(Error::invalid(format!("`k` must be in [8, 65535], got {k}")).hint("200 keeps ranks within 1.65 %"));
         }
-        Ok(Self { k, n: 0, min: f64::INFINITY, max: f64::NEG_INFINITY, levels: vec![Vec::new()], odd: false })
+        Ok(Self { k, n: 0, min: f64::INFINITY, max: f64::NEG_INFINITY, levels: vec![Vec::new()], halved: Vec::new() })
     }
 
     /// From the cells of a histogram: each value is that of its cell, so the histogram's relative error comes on top.
@@ -65,6 +67,16 @@ impl Kll {
         }
         out.compress();
         Ok(out)
+    }
+
+    /// Which half the next compaction of a level keeps.
+    fn odd(&mut self, level: usize) -> bool {
+        if self.halved.len() <= level {
+            self.halved.resize(level + 1, 0);
+        }
+        let turn = self.halved[level];
+        self.halved[level] += 1;
+        (murmur3_of_word(turn / 2, level as u64).0 ^ turn) & 1 == 1
     }
 
     fn level(&mut self, level: usize) -> &mut Vec<f64> {
@@ -88,14 +100,13 @@ impl Kll {
             let Some(at) = (0..levels).find(|at| self.levels[*at].len() > self.capacity(*at, levels)) else { break };
             let mut values = std::mem::take(&mut self.levels[at]);
             values.sort_unstable_by(f64::total_cmp);
+            let odd = self.odd(at);
             if values.len() % 2 == 1 {
                 // The odd one stays: the largest or the smallest in turn.
-                let left = if self.odd { values.pop() } else { Some(values.remove(0)) };
+                let left = if odd { values.pop() } else { Some(values.remove(0)) };
                 self.levels[at].extend(left);
             }
-            let offset = usize::from(self.odd);
-            self.odd = !self.odd;
-            let kept = values.into_iter().skip(offset).step_by(2);
+            let kept = values.into_iter().skip(usize::from(odd)).step_by(2);
             let above = self.level(at + 1);
             above.extend(kept);
             above.sort_unstable_by(f64::total_cmp);
@@ -245,6 +256,21 @@ impl Kll {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_error_does_not_grow_with_the_stream() {
+        // A single bit that all levels shared once kept the same half of a level every time: 1.9 % at a million values.
+        let values: Vec<f64> = (0..1_000_000u32).map(|i| f64::from(i.wrapping_mul(2_654_435_761) >> 4)).collect();
+        let mut sketch = Kll::new(200).unwrap();
+        sketch.update_many(&values);
+        let mut sorted = values;
+        sorted.sort_by(f64::total_cmp);
+        for i in 1..200 {
+            let q = f64::from(i) / 200.0;
+            let rank = sorted.partition_point(|value| *value <= sketch.quantile(q).unwrap().unwrap()) as f64 / 1e6;
+            assert!((rank - q).abs() < 0.0133, "{q} {rank}");
+        }
+    }
 
     #[test]
     fn ranks_stay_within_the_error_from_values_from_cells_and_after_merges() {
