@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from barograph import _barograph
@@ -462,6 +463,11 @@ class Sample:
         return out
 
 
+def _is_numeric(dtype: Any, pyarrow: Any) -> bool:
+    types = pyarrow.types
+    return bool(types.is_integer(dtype) or types.is_floating(dtype) or types.is_boolean(dtype))
+
+
 def _keys(values: Any) -> object:
     """An array of numbers, a list of names, or a frame of one column of names."""
     import numpy as np
@@ -470,6 +476,9 @@ def _keys(values: Any) -> object:
         kind = getattr(getattr(values, "dtype", None), "is_numeric", None)
         if kind is not None and not kind():
             return values.to_frame()
+    pyarrow = sys.modules.get("pyarrow")
+    if pyarrow is not None and isinstance(values, pyarrow.Array | pyarrow.ChunkedArray) and not _is_numeric(values.type, pyarrow):
+        return pyarrow.table({"values": values})
     array = np.asarray(values).reshape(-1)
     if array.dtype.kind in "biu":
         # Unsigned integers beyond 2**63 keep their bits.

@@ -144,3 +144,30 @@ def test_hostile_bytes_are_errors():
         bg.sketches.Hll(30)
     with pytest.raises(bg.errors.IncompatibleError, match="lg_k"):
         bg.sketches.Hll(10).merge(bg.sketches.Hll(11))
+
+
+@pytest.mark.parametrize("name", ["Hll", "Theta", "FrequentItems", "Sample"])
+def test_names_are_the_same_in_any_container(name):
+    import polars as pl
+    import pyarrow as pa
+
+    names = [f"n{i % 700}" for i in range(5000)]
+    made = []
+    for container in (
+        names,
+        np.array(names),
+        pl.Series(names),
+        pl.Series(names).cast(pl.Categorical),
+        pa.array(names),
+        pa.chunked_array([names]),
+        pa.array(names).dictionary_encode(),
+    ):
+        sketch = getattr(bg.sketches, name)()
+        sketch.update_many(container)
+        made.append(sketch.to_bytes())
+    numbers = [getattr(bg.sketches, name)() for _ in range(2)]
+    numbers[0].update_many(np.arange(100))
+    numbers[1].update_many(pa.array(range(100)))
+    assert numbers[0].to_bytes() == numbers[1].to_bytes()
+    if name != "FrequentItems":
+        assert len(set(made)) == 1
