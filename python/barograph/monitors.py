@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import logging
 import re
@@ -29,6 +30,7 @@ __all__ = ["Monitor", "Summary"]
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _SECOND = 10**9
 _EPOCH = datetime(1970, 1, 1)
+_RULE = ("metric", "below", "above", "slo", "objective", "threshold", "severity", "k", "of", "cooldown")
 _LOG = logging.getLogger("barograph")
 
 
@@ -38,6 +40,7 @@ class Summary:
 
     events: int
     labelled: int
+    errors: int
     latency_p50: float | None
     latency_p99: float | None
     auc: float | None
@@ -50,8 +53,15 @@ class Monitor:
     """Watches one model: drift against its reference, latency, accuracy from labels that come late.
 
     reference: what inputs are compared with. window: how long a window is, such as "1h", "1d", "1w"; windows are half-open, align to
-    the UTC epoch, weeks to Monday, and close in `tick` alone. rules: mappings such as `{"metric": "roc_auc", "below": 0.6}` or
-    `{"metric": "latency_p99", "above": 0.2}` (seconds) besides drift. budget: at most one false alert about drift in so long, in
+    the UTC epoch, weeks to Monday, and close in `tick` alone. rules: besides drift, mappings such as
+
+    - `{"metric": "roc_auc", "below": 0.6}`; metrics: roc_auc, latency_p50, latency_p99 (seconds), error_rate, missing_labels (shares),
+      events (of a window: below a limit, silence is an alert). Optional: severity ("page" or "ticket"), k and of (windows beyond the
+      limit, of the last so many), cooldown (such as "6h": no new alert so soon after the last one);
+    - `{"slo": "latency", "threshold": 0.2, "objective": 0.99}` or `{"slo": "errors", "objective": 0.999}`: a page when the budget of bad
+      calls burns 14.4 times too fast over 1 h and 5 min, or 6 times over 6 h and 30 min, a ticket at once over 3 d and 6 h.
+
+    budget: at most one false alert about drift in so long, in
     expectation, over all columns; see `policy`. ticks: "auto" closes windows by the wall clock, from a background thread that starts
     with the first event; "manual" leaves it to you. autosave: a file that every tick writes, and that a monitor of the same name and
     reference resumes from. A monitor keeps no rows: per tile (a day for whole days, else the window) one profile.
@@ -83,7 +93,7 @@ class Monitor:
             "name": name,
             "window": length,
             "settings": {"confidence": confidence},
-            "rules": [dict(rule) for rule in rules],
+            "rules": [_rule(rule) for rule in rules],
             "ticket_every": _nanoseconds("budget", budget),
         }
         native = _barograph.Monitor(json.dumps(config), reference._native)
@@ -123,18 +133,19 @@ class Monitor:
         latency_seconds: float | None = None,
         id: int | str | None = None,
         time: datetime | None = None,
+        error: bool = False,
     ) -> None:
         """Adds one event: a mapping of the reference's columns to values. About 1 us.
 
         time: naive ones are UTC; without it, now. prediction, score: they also fill the reference's columns of these roles. A column that
-        the row lacks is null; a field that is no column, and a value of another kind than its column (then null), are counted.
+        the row lacks is null; a field that is no column, and a value of another kind than its column (then null), are counted. error: the call failed.
         """
         if type(row) is not dict:
             if not isinstance(row, Mapping):
                 raise InvalidArgumentError(f"`row` must be a mapping of columns to values, got {type(row).__name__}")
             row = dict(row)
         now = clock.time_ns() if time is None else _instant(time)
-        self._observe_one(row, now, id, prediction, score, latency_seconds)
+        self._observe_one(row, now, id, prediction, score, latency_seconds, error)
         if self._timer is not None:
             self._timer.awake()
 
@@ -147,14 +158,15 @@ class Monitor:
         prediction: str | None = None,
         score: str | None = None,
         latency_seconds: str | None = None,
+        error: str | None = None,
     ) -> None:
         """Adds a frame of events, columns of the reference by name; the arguments name columns.
 
         time: naive ones are UTC; without it, or where it is null, now. id: integers or strings, what labels are joined by. score: of
-        the positive class, in [0, 1]. prediction: a column of another name than the reference's. Raises InvalidArgumentError for a name
-        that the frame has not.
+        the positive class, in [0, 1]. prediction: a column of another name than the reference's. error: true or not 0 where the
+        call failed. Raises InvalidArgumentError for a name that the frame has not.
         """
-        roles = json.dumps({"time": time, "id": id, "score": score, "latency": latency_seconds})
+        roles = json.dumps({"time": time, "id": id, "score": score, "latency": latency_seconds, "error": error})
         now = clock.time_ns()
         for part in parts(frame):
             self._native.observe(part if prediction is None else self._with_prediction(part, prediction), roles, now)
@@ -180,6 +192,11 @@ class Monitor:
         fails in here is counted in `counts()["failures"]` and logged once; the function's own result and errors pass untouched.
         """
         return watched(self, function)
+
+    def deploy(self, version: str, *, time: datetime | None = None, mute: str | timedelta = "0s") -> None:
+        """Declares a deploy: a row of the history; for as long as `mute` no alert opens (counted as muted), open ones may end."""
+        start = clock.time_ns() if time is None else _instant(time)
+        self._native.deploy(str(version), start, start + _nanoseconds("mute", mute))
 
     @contextmanager
     def timed(self) -> Iterator[None]:
@@ -269,6 +286,20 @@ class Monitor:
 
     def __repr__(self) -> str:
         return f"Monitor({self.name!r})"
+
+
+def _rule(rule: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(rule, Mapping):
+        raise InvalidArgumentError(f"`rules` must hold mappings, got {type(rule).__name__}")
+    fields = dict(rule)
+    if "cooldown" in fields:
+        fields["cooldown"] = _nanoseconds("cooldown", fields["cooldown"])
+    for name in fields:
+        if name not in _RULE:
+            near = difflib.get_close_matches(str(name), _RULE, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"a rule has {', '.join(_RULE)}"
+            raise InvalidArgumentError(f"`rules`: unknown key {name!r}", hint)
+    return fields
 
 
 def _nanoseconds(argument: str, length: str | timedelta) -> int:

@@ -132,3 +132,145 @@ def test_what_is_wrong_is_named():
     with pytest.raises(bg.errors.InvalidArgumentError, match="rules"):
         bg.Monitor("m", reference=REFERENCE, rules=[{"metric": "nonsense", "below": 1}])
     assert monitor.summary(DAY, DAY + timedelta(days=1)) is None
+
+
+HOUR = timedelta(hours=1)
+
+
+def calls(start, n, *, minutes=60.0, slow=0.0, failed=0.0, seed=0):
+    rng = np.random.default_rng(seed)
+    return pl.DataFrame(
+        {
+            "x": rng.normal(size=n),
+            "score": rng.random(n),
+            "seconds": np.where(rng.random(n) < slow, 0.5, 0.01),
+            "failed": rng.random(n) < failed,
+            "at": [start + timedelta(minutes=minutes * i / n) for i in range(n)],
+        }
+    )
+
+
+def ruled(*rules, parts, until, window="1h"):
+    monitor = bg.Monitor("m", reference=REFERENCE, window=window, ticks="manual", rules=rules)
+    for part in parts:
+        monitor.observe_frame(part, time="at", latency_seconds="seconds", error="failed")
+    monitor.tick(until)
+    return monitor
+
+
+def states(monitor, column):
+    return monitor.alerts().filter(pl.col("column") == column).select("state", "severity").rows()
+
+
+def test_an_objective_pages_when_its_budget_burns_and_resolves_when_it_stops():
+    healthy = [calls(DAY + i * HOUR, 2000, slow=0.005, seed=i) for i in range(10)]
+    broken = [calls(DAY + 10 * HOUR, 2000, slow=0.4, seed=99)]
+    after = [calls(DAY + i * HOUR, 2000, slow=0.0, seed=i) for i in range(11, 40)]
+    slo = {"slo": "latency", "threshold": 0.2, "objective": 0.99}
+    monitor = ruled(slo, parts=healthy + broken + after, until=DAY + 40 * HOUR)
+    # The budget of three days is over first: a ticket. Minutes later that of an hour: a page.
+    assert states(monitor, "slo:latency")[:2] == [("opened", "ticket"), ("escalated", "page")]
+    assert states(monitor, "slo:latency")[-1][0] == "resolved"
+    paged = monitor.alerts().filter(column="slo:latency", state="escalated").row(0, named=True)
+    assert DAY + 10 * HOUR < paged["time"].replace(tzinfo=UTC) <= DAY + 10 * HOUR + timedelta(minutes=30)
+    assert "burns 14.4 times too fast" in paged["reason"]
+    assert states(ruled(slo, parts=healthy, until=DAY + 12 * HOUR), "slo:latency") == []
+    # One slow call of five is no burn that could be told from chance.
+    one = calls(DAY, 5).with_columns(seconds=pl.Series([0.5, 0.01, 0.01, 0.01, 0.01]))
+    assert states(ruled(slo, parts=[one], until=DAY + 2 * HOUR), "slo:latency") == []
+
+
+def test_objectives_do_not_depend_on_batches_or_restores():
+    parts = [calls(DAY + i * HOUR, 500, slow=0.02 if i < 5 else 0.5, failed=0.02 * i, seed=i) for i in range(8)]
+    rules = [
+        {"slo": "latency", "threshold": 0.2, "objective": 0.99},
+        {"slo": "errors", "objective": 0.95},
+        {"metric": "error_rate", "above": 0.1},
+    ]
+    whole = ruled(*rules, parts=[pl.concat(parts)], until=DAY + 9 * HOUR)
+    half = ruled(*rules, parts=parts[:3], until=DAY + 3 * HOUR)
+    half = bg.Monitor.restore(half.snapshot())
+    one = bg.Monitor("m", reference=REFERENCE, window="1h", ticks="manual", rules=rules)
+    for part in parts[3:]:
+        half.observe_frame(part, time="at", latency_seconds="seconds", error="failed")
+    for row in pl.concat(parts).iter_rows(named=True):
+        at, seconds, failed = row.pop("at"), row.pop("seconds"), row.pop("failed")
+        one.observe(row, time=at, latency_seconds=seconds, error=failed, score=row["score"])
+    for monitor in (half, one):
+        monitor.tick(DAY + 9 * HOUR)
+        assert monitor.alerts().equals(whole.alerts()) and monitor.history().equals(whole.history())
+    assert one.snapshot() == whole.snapshot()
+    assert ("escalated", "page") in states(whole, "slo:latency")
+    assert ("opened", "ticket") in states(whole, "slo:errors")
+
+
+def test_a_rate_of_errors_is_judged_by_its_interval():
+    few = ruled({"metric": "error_rate", "above": 0.05}, parts=[calls(DAY, 30, failed=0.1, seed=3)], until=DAY + HOUR)
+    assert states(few, "error_rate") == []
+    many = ruled({"metric": "error_rate", "above": 0.05, "severity": "ticket"}, parts=[calls(DAY, 3000, failed=0.1)], until=DAY + HOUR)
+    assert states(many, "error_rate") == [("opened", "ticket")]
+    row = many.history().filter(method="error_rate").row(0, named=True)
+    assert 0.05 < row["lower"] < row["value"] < row["upper"]
+
+
+def test_silence_is_an_alert_where_a_rule_asks_for_events():
+    parts = [calls(DAY, 200), calls(DAY + 4 * HOUR, 200)]
+    monitor = ruled({"metric": "events", "below": 100}, parts=parts, until=DAY + 7 * HOUR)
+    found = monitor.alerts().filter(column="events").select("state", "window_start").rows()
+    assert [(state, at.replace(tzinfo=UTC)) for state, at in found] == [
+        ("opened", DAY + HOUR),
+        ("resolved", DAY + 4 * HOUR),
+        ("opened", DAY + 5 * HOUR),
+    ]
+    assert ruled(parts=parts, until=DAY + 7 * HOUR).history().filter(method="events").height == 2
+
+
+def test_k_of_m_and_cooldown():
+    rates = [0.0, 0.5, 0.0, 0.5, 0.5, 0.0, 0.0, 0.0, 0.5, 0.5]
+    parts = [calls(DAY + i * HOUR, 500, failed=rate, seed=i) for i, rate in enumerate(rates)]
+    rule = {"metric": "error_rate", "above": 0.1, "k": 2, "of": 2}
+    opened = ruled(rule, parts=parts, until=DAY + 10 * HOUR).alerts().select("state", "window_start").rows()
+    assert [(state, at.hour) for state, at in opened] == [("opened", 4), ("resolved", 5), ("opened", 9)]
+    cooled = ruled(rule | {"cooldown": "6h"}, parts=parts, until=DAY + 10 * HOUR)
+    assert [state for state, _ in cooled.alerts().select("state", "window_start").rows()] == ["opened", "resolved"]
+
+
+def test_a_deploy_mutes_what_would_open_and_stands_in_the_history():
+    parts = [calls(DAY + i * HOUR, 500, failed=0.5, seed=i) for i in range(3)]
+    monitor = bg.Monitor("m", reference=REFERENCE, window="1h", ticks="manual", rules=[{"metric": "error_rate", "above": 0.1}])
+    monitor.deploy("v2", time=DAY + timedelta(minutes=10), mute="90m")
+    for part in parts:
+        monitor.observe_frame(part, time="at", latency_seconds="seconds", error="failed")
+    monitor.tick(DAY + 3 * HOUR)
+    assert monitor.alerts().filter(column="error_rate")["window_start"].dt.hour().to_list() == [2]
+    assert monitor.counts()["muted"] == 2
+    assert "v2" in monitor.history().filter(method="deploy")["reason"][0]
+    assert bg.Monitor.restore(monitor.snapshot()).counts()["muted"] == 2
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ({"metric": "nonsense", "below": 1}, "one of roc_auc"),
+        ({"metric": "roc_auc"}, "one of `below` and `above`"),
+        ({"metric": "roc_auc", "below": 0.1, "above": 0.9}, "one of `below` and `above`"),
+        ({"metric": "roc_auc", "below": float("nan")}, "could not be made|finite|below"),
+        ({"metrik": "roc_auc", "below": 1}, "unknown key 'metrik'.*did you mean 'metric'"),
+        ({"slo": "latency", "objective": 0.99}, "needs a `threshold`"),
+        ({"slo": "latency", "objective": 99, "threshold": 1}, r"in \(0, 1\), got"),
+        ({"slo": "uptime", "objective": 0.9}, "latency or errors"),
+        ({"below": 3}, "one of `metric` and `slo`"),
+        ({"metric": "events", "below": 1, "k": 3, "of": 2}, "`k` must be in"),
+        ({"metric": "events", "below": 1, "severity": "shout"}, "severity|variant"),
+        ("roc_auc", "must hold mappings"),
+    ],
+)
+def test_rules_that_cannot_be_are_refused(rule, message):
+    with pytest.raises(bg.errors.InvalidArgumentError, match=f"(?s){message}"):
+        bg.Monitor("m", reference=REFERENCE, rules=[rule])
+
+
+def test_two_rules_on_one_metric_are_refused():
+    rules = [{"metric": "events", "below": 1}, {"metric": "events", "above": 9}]
+    with pytest.raises(bg.errors.InvalidArgumentError, match="two rules on events"):
+        bg.Monitor("m", reference=REFERENCE, rules=rules)

@@ -127,6 +127,11 @@ impl Alerts {
         });
     }
 
+    /// Whether an alert of this name is open.
+    pub fn has(&self, column: &str) -> bool {
+        self.open.contains_key(column)
+    }
+
     /// What an open alert rests on.
     pub fn rests_on(&self, column: &str) -> Option<Method> {
         self.open.get(column).map(|(_, _, method)| *method)

@@ -21,7 +21,7 @@ use crate::dependence::Dependence;
 use crate::frame;
 use crate::profile::{ColumnProfile, Content, Profile};
 use crate::reference::{Reference, ReferenceColumn};
-use crate::window::HOUR;
+use crate::window::{HOUR, MINUTE};
 
 /// Kolmogorov-Smirnov distance that is no change: an eighth of a standard deviation.
 pub const TOLERANCE: f64 = 0.05;
@@ -89,7 +89,6 @@ const EXPLAINED: f64 = TOLERANCE * TOLERANCE;
 const LEAST_ROWS: f64 = 20.0;
 /// Lengths of moments: the longest that is at most a 48th of a window, but a minute at least.
 const MOMENTS: [i64; 9] = [MINUTE, 5 * MINUTE, 10 * MINUTE, 15 * MINUTE, 30 * MINUTE, HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR];
-const MINUTE: i64 = HOUR / 60;
 
 /// How the values of a moment are counted.
 #[derive(Clone, Debug)]

@@ -83,6 +83,8 @@ pub struct Marks {
     pub scores: Vec<Option<f64>>,
     /// In seconds; empty if no event has one.
     pub latency: Vec<Option<f64>>,
+    /// Whether the event failed; empty if none says so.
+    pub errors: Vec<bool>,
 }
 
 /// Events that were not handed on yet.
@@ -110,10 +112,11 @@ impl Events {
     }
 
     /// Begins an event; every field of it has to be set after this, in the order of the schema.
-    pub fn begin(&mut self, time: i64, id: Option<u128>, score: Option<f64>, latency: Option<f64>) {
+    pub fn begin(&mut self, time: i64, id: Option<u128>, score: Option<f64>, latency: Option<f64>, error: bool) {
         self.marks.times.push(time);
         self.marks.ids.push(id);
         self.marks.scores.push(score.filter(|score| score.is_finite()));
+        self.marks.errors.push(error);
         self.marks.latency.push(latency.filter(|seconds| seconds.is_finite()));
     }
 

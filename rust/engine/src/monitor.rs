@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use arrow_array::{Array, RecordBatch};
 use barograph_core::codec::{Reader, SnapshotKind, Writer};
+use barograph_core::distributions::{binomial_lower, binomial_upper};
 use barograph_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -17,31 +18,21 @@ use crate::events::Marks;
 use crate::frame;
 use crate::labels::{LabelJoin, Prediction, doubles, keys};
 use crate::profile::Profile;
+use crate::pulse::Pulse;
 use crate::reference::Reference;
 use crate::report::{Method, Report, Row, Verdict};
+use crate::rules::{self, Rule, Standing};
 use crate::settings::Settings;
 use crate::window::{self, Tile};
 
 /// Tiles kept: more than two years of days.
 const MOST_TILES: usize = 800;
+/// Empty windows that close at once after a long silence.
+const MOST_EMPTY: i64 = 1000;
 /// Rows of history kept.
 const MOST_HISTORY: usize = 500_000;
 /// Pseudo-column of rows about the model as a whole.
-const MODEL: &str = "(model)";
-
-/// A number of the model and where it begins to be bad.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Rule {
-    /// `roc_auc`, or `latency_p99` in seconds.
-    pub metric: String,
-    /// A warning when the metric is below this with confidence.
-    #[serde(default)]
-    pub below: Option<f64>,
-    /// A warning when the metric is above this.
-    #[serde(default)]
-    pub above: Option<f64>,
-}
+pub(crate) const MODEL: &str = "(model)";
 
 /// What a monitor is made of.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -75,6 +66,8 @@ pub struct Roles {
     pub id: Option<String>,
     pub score: Option<String>,
     pub latency: Option<String>,
+    #[serde(default)]
+    pub error: Option<String>,
 }
 
 /// Numbers of a stretch of time.
@@ -83,12 +76,20 @@ pub struct Roles {
 pub struct Summary {
     pub events: u64,
     pub labelled: u64,
+    pub errors: u64,
     pub latency_p50: Option<f64>,
     pub latency_p99: Option<f64>,
     pub auc: Option<f64>,
     pub auc_lower: Option<f64>,
     pub auc_upper: Option<f64>,
     pub report: Report,
+}
+
+/// A declared deploy, and until when it mutes alerts.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Deploy {
+    time: i64,
+    until: i64,
 }
 
 /// Watches one model.
@@ -103,8 +104,12 @@ pub struct Monitor {
     history: Vec<Row>,
     bets: Bets,
     alerts: Alerts,
+    pulse: Pulse,
+    standings: Vec<Standing>,
+    deploys: Vec<Deploy>,
     late: u64,
     untimed: u64,
+    muted: u64,
 }
 
 fn column<'a>(batch: &'a RecordBatch, argument: &str, name: &str) -> Result<&'a dyn Array> {
@@ -118,16 +123,10 @@ impl Monitor {
     /// A monitor that has seen nothing.
     ///
     /// # Errors
-    /// `InvalidArgument` for a window outside [1 s, 366 d] or a rule on an unknown metric.
+    /// `InvalidArgument` for a window outside [1 s, 366 d] or a rule that cannot be.
     pub fn new(config: Config, reference: Arc<Reference>) -> Result<Self> {
         let tile = window::tile_of(config.window)?;
-        for rule in &config.rules {
-            if !["roc_auc", "latency_p99"].contains(&rule.metric.as_str()) || rule.below.is_some() == rule.above.is_some() {
-                return Err(Error::invalid(format!(
-                    "`rules` must hold a metric (roc_auc, latency_p99) with `below` or `above`, got {rule:?}"
-                )));
-            }
-        }
+        rules::check(&config.rules)?;
         if config.ticket_every < 3600 * 1_000_000_000 {
             return Err(Error::invalid(format!("`budget` must be at least an hour, got {} s", config.ticket_every / 1_000_000_000)));
         }
@@ -135,7 +134,9 @@ impl Monitor {
         let bets = Bets::new(&reference, config.window, tile, 2.0 * config.ticket_every as f64);
         let (join, alerts) = (LabelJoin::default(), Alerts::default());
         let (tiles, history) = (BTreeMap::new(), Vec::new());
-        Ok(Self { config, reference, tile, tiles, join, closed: None, history, bets, alerts, late: 0, untimed: 0 })
+        let (pulse, standings, deploys) = (Pulse::default(), vec![Standing::default(); config.rules.len()], Vec::new());
+        let (closed, late, untimed) = (None, 0, 0);
+        Ok(Self { config, reference, tile, tiles, join, closed, history, bets, alerts, pulse, standings, deploys, late, untimed, muted: 0 })
     }
 
     /// Adds a frame of events. Rows without a time take `now`; a row of a closed window counts as late and still enters its tile.
@@ -159,7 +160,15 @@ impl Monitor {
         let scores = roles.score.as_ref().map(|name| doubles("score", name, column(batch, "score", name)?)).transpose()?;
         let latency =
             roles.latency.as_ref().map(|name| doubles("latency_seconds", name, column(batch, "latency_seconds", name)?)).transpose()?;
-        let marks = Marks { times, ids: ids.unwrap_or_default(), scores: scores.unwrap_or_default(), latency: latency.unwrap_or_default() };
+        let failed = |flags: Vec<Option<f64>>| flags.into_iter().map(|flag| flag.is_some_and(|flag| flag != 0.0)).collect();
+        let errors = roles.error.as_ref().map(|name| doubles("error", name, column(batch, "error", name)?)).transpose()?.map(failed);
+        let marks = Marks {
+            times,
+            ids: ids.unwrap_or_default(),
+            scores: scores.unwrap_or_default(),
+            latency: latency.unwrap_or_default(),
+            errors: errors.unwrap_or_default(),
+        };
         self.add(batch, &marks)
     }
 
@@ -185,6 +194,7 @@ impl Monitor {
                     let values: Vec<f64> = latency.iter().flatten().copied().filter(|seconds| *seconds >= 0.0).collect();
                     tile.latency.update_many(&values);
                 }
+                tile.errors += marks.errors.get(from..until).map_or(0, failures);
             }
             for row in from..until {
                 let Some(id) = marks.ids.get(row).copied().flatten() else { continue };
@@ -195,7 +205,50 @@ impl Monitor {
             }
             from = until;
         }
+        self.beat(marks);
         Ok(())
+    }
+
+    /// Counts events minute by minute, for the objectives.
+    fn beat(&mut self, marks: &Marks) {
+        if self.config.rules.iter().all(|rule| rule.slo.is_none()) {
+            return;
+        }
+        let mut from = 0;
+        for run in marks.times.chunk_by(|a, b| window::start_of(*a, window::MINUTE) == window::start_of(*b, window::MINUTE)) {
+            let until = from + run.len();
+            self.pulse.events(run[0], run.len() as u64, marks.errors.get(from..until).map_or(0, failures));
+            for seconds in marks.latency.get(from..until).into_iter().flatten().flatten().filter(|seconds| **seconds >= 0.0) {
+                self.pulse.call(run[0], *seconds, &self.config.rules);
+            }
+            from = until;
+        }
+    }
+
+    /// Declares a deploy: it becomes a row of the history, and until `until` no alert opens (what is open may end).
+    pub fn deploy(&mut self, version: &str, time: i64, until: i64) {
+        self.deploys.push(Deploy { time, until });
+        let length = self.config.window;
+        let start = window::start_of(time, length);
+        self.history.push(Row {
+            window_start: Some(start),
+            window_end: Some(start.saturating_add(length)),
+            reason: Some(format!("version {version:?} deployed")),
+            ..Row::blank(MODEL, Method::Deploy)
+        });
+    }
+
+    fn is_muted(&self, (start, end): (i64, i64)) -> bool {
+        self.deploys.iter().any(|deploy| start < deploy.until && deploy.time < end)
+    }
+
+    /// Hands a verdict to the alerts, unless it would open one while they are muted.
+    fn judge(&mut self, judgement: &Judgement<'_>, window: (i64, i64)) {
+        if judgement.verdict >= Verdict::Warning && !self.alerts.has(judgement.column) && self.is_muted(window) {
+            self.muted += 1;
+        } else {
+            self.alerts.judge(judgement, window);
+        }
     }
 
     /// Adds one call's latency, which may stand for many events or none.
@@ -209,6 +262,7 @@ impl Monitor {
             && seconds >= 0.0
         {
             tile.latency.update(seconds);
+            self.pulse.call(time, seconds, &self.config.rules);
         }
         Ok(())
     }
@@ -254,22 +308,81 @@ impl Monitor {
     /// # Errors
     /// None in practice.
     pub fn tick(&mut self, now: i64) -> Result<()> {
-        let length = self.config.window;
-        let Some(first) = self.tiles.keys().find(|start| self.closed.is_none_or(|closed| **start >= closed)).copied() else {
-            return Ok(());
-        };
-        let mut start = window::start_of(first, length);
-        while start.saturating_add(length) <= now {
-            let end = start + length;
-            if let Some(tile) = self.merged(start, end)? {
-                self.close(&tile, (start, end))?;
+        while let Some(start) = self.next_window(now) {
+            let end = start + self.config.window;
+            self.burn(end);
+            match self.merged(start, end)? {
+                Some(tile) => self.close(&tile, (start, end))?,
+                None => self.close_rules(&[self.model_row(Method::Events, Some(0.0), 0, (start, end))], (start, end)),
             }
             self.closed = Some(end);
-            // Straight to the next window that holds anything.
-            let Some(next) = self.tiles.range(end..).next().map(|(next, _)| *next) else { break };
-            start = window::start_of(next, length);
         }
+        self.burn(now);
         Ok(())
+    }
+
+    /// The start of the next window to close, if it ends by `now`: the one after the last, or, where no rule asks about silence,
+    /// the next that holds anything.
+    fn next_window(&self, now: i64) -> Option<i64> {
+        let length = self.config.window;
+        let silence = self.config.rules.iter().any(|rule| rule.metric.as_deref() == Some("events"));
+        let next = self.tiles.range(self.closed.unwrap_or(i64::MIN)..).next().map(|(start, _)| window::start_of(*start, length));
+        let start = match (next, self.closed.filter(|_| silence)) {
+            (Some(next), Some(closed)) => next.min(closed),
+            (None, Some(closed)) => closed,
+            (next, None) => next?,
+        };
+        // After a long silence the windows close that matter: the last ones.
+        let start = if next.is_none() { start.max(window::start_of(now, length).saturating_sub(MOST_EMPTY * length)) } else { start };
+        (start.saturating_add(length) <= now).then_some(start)
+    }
+
+    /// Judges the objectives up to a time.
+    fn burn(&mut self, now: i64) {
+        if self.config.rules.iter().all(|rule| rule.slo.is_none()) {
+            return;
+        }
+        for end in self.pulse.due(now) {
+            for at in 0..self.config.rules.len() {
+                let rule = &self.config.rules[at];
+                let name = rule.name();
+                let Some((row, verdict, severity)) = rule.burn(&self.pulse, at, end, self.config.settings.confidence) else { continue };
+                let row = Row { window_start: Some(end - window::HOUR), window_end: Some(end), ..row };
+                let open = self.alerts.has(&name);
+                let verdict = self.standings[at].after_cooldown(rule, verdict, open, end);
+                if open || verdict >= Verdict::Warning {
+                    self.judge(&Judgement { column: &name, verdict, severity, row: &row, cause: None }, (end - window::HOUR, end));
+                }
+            }
+            self.pulse.judged = Some(end);
+        }
+    }
+
+    fn model_row(&self, method: Method, value: Option<f64>, events: u64, window: (i64, i64)) -> Row {
+        Row {
+            value,
+            n_reference: Some(self.reference.rows),
+            n_current: Some(events),
+            window_start: Some(window.0),
+            window_end: Some(window.1),
+            reference: Some(self.reference.id().to_owned()),
+            ..Row::blank(MODEL, method)
+        }
+    }
+
+    /// Judges the model's rows of a closed window by the rules, and keeps them.
+    fn close_rules(&mut self, rows: &[Row], window: (i64, i64)) {
+        let mut rows = rows.to_vec();
+        for at in 0..self.config.rules.len() {
+            let rule = &self.config.rules[at];
+            let Some(row) = rule.method().and_then(|method| rows.iter_mut().find(|row| row.method == method)) else { continue };
+            let verdict = rule.judge(row);
+            let (name, severity) = (rule.name(), rule.severity);
+            let verdict = self.standings[at].of_window(rule, verdict, self.alerts.has(&name), window.1);
+            let row = row.clone();
+            self.judge(&Judgement { column: &name, verdict, severity, row: &row, cause: None }, window);
+        }
+        self.history.extend(rows.into_iter().filter(|row| row.value.is_some()));
     }
 
     /// The tiles of `[start, end)` as one, if there is any.
@@ -287,25 +400,28 @@ impl Monitor {
         }))
     }
 
+    /// A share with its one-sided Clopper-Pearson limits.
+    fn with_share_limits(&self, row: Row, count: u64, total: u64) -> Row {
+        if total == 0 {
+            return row;
+        }
+        let (count, total, alpha) = (count as f64, total as f64, self.config.settings.alpha());
+        let (lower, upper) = (binomial_lower(count, total, alpha), binomial_upper(count, total, alpha));
+        Row { lower: Some(lower), upper: Some(upper), interval: Some("confidence".into()), ..row }
+    }
+
     fn close(&mut self, tile: &Tile, window: (i64, i64)) -> Result<()> {
         let summary = self.summarise(tile)?;
         let mut rows: Vec<Row> = summary.report.rows.iter().filter(|row| row.verdict.is_some()).cloned().collect();
         self.close_drift(&summary.report, &tile.profile, window, &mut rows);
-        let row = |method: Method, value: Option<f64>| Row {
-            value,
-            n_reference: Some(self.reference.rows),
-            n_current: Some(summary.events),
-            window_start: Some(window.0),
-            window_end: Some(window.1),
-            reference: Some(self.reference.id().to_owned()),
-            ..Row::blank(MODEL, method)
-        };
-        let missing = (summary.events > 0).then(|| 1.0 - summary.labelled as f64 / summary.events as f64);
-        let mut model = vec![
+        let of_events = |count: u64| (summary.events > 0).then(|| count as f64 / summary.events as f64);
+        let row = |method: Method, value: Option<f64>| self.model_row(method, value, summary.events, window);
+        let model = [
             row(Method::Events, Some(summary.events as f64)),
             row(Method::LatencyP50, summary.latency_p50),
             row(Method::LatencyP99, summary.latency_p99),
-            row(Method::MissingLabels, missing),
+            self.with_share_limits(row(Method::ErrorRate, of_events(summary.errors)), summary.errors, summary.events),
+            row(Method::MissingLabels, of_events(summary.events - summary.labelled.min(summary.events))),
             Row {
                 lower: summary.auc_lower,
                 upper: summary.auc_upper,
@@ -313,15 +429,8 @@ impl Monitor {
                 ..row(Method::RocAuc, summary.auc)
             },
         ];
-        for rule in &self.config.rules {
-            let method = if rule.metric == "roc_auc" { Method::RocAuc } else { Method::LatencyP99 };
-            if let Some(row) = model.iter_mut().find(|row| row.method == method) {
-                let verdict = judge_rule(rule, row);
-                let judgement = Judgement { column: &rule.metric, verdict, severity: Severity::Page, row, cause: None };
-                self.alerts.judge(&judgement, window);
-            }
-        }
-        self.history.extend(rows.into_iter().chain(model.into_iter().filter(|row| row.value.is_some())));
+        self.history.extend(rows);
+        self.close_rules(&model, window);
         if self.history.len() > MOST_HISTORY {
             self.history.drain(..self.history.len() - MOST_HISTORY);
         }
@@ -376,13 +485,13 @@ impl Monitor {
             match alarm {
                 Some(row) if verdict < Verdict::Warning => {
                     let judgement = Judgement { column, verdict: Verdict::Warning, severity: Severity::Ticket, row, cause: cause() };
-                    self.alerts.judge(&judgement, window);
+                    self.judge(&judgement, window);
                 }
                 // An alert of the e-detector alone does not end with one mild window.
                 None if verdict < Verdict::Warning
                     && self.bets.is_open(column)
                     && self.alerts.rests_on(column) == Some(Method::EDetector) => {}
-                _ => self.alerts.judge(&Judgement { column, verdict, severity, row: worst, cause: cause() }, window),
+                _ => self.judge(&Judgement { column, verdict, severity, row: worst, cause: cause() }, window),
             }
         }
         rows.extend(bets.into_values());
@@ -393,6 +502,7 @@ impl Monitor {
         Ok(Summary {
             events: tile.profile.rows,
             labelled: tile.labelled,
+            errors: tile.errors,
             latency_p50: tile.latency.quantile(0.5)?,
             latency_p99: tile.latency.quantile(0.99)?,
             auc: auc.as_ref().map(|score| score.value),
@@ -428,6 +538,10 @@ impl Monitor {
         writer.i64(self.closed.unwrap_or_default());
         writer.u64(self.late);
         writer.u64(self.untimed);
+        writer.u64(self.muted);
+        writer.str(&json(&self.pulse)?);
+        writer.str(&json(&self.standings)?);
+        writer.str(&json(&self.deploys)?);
         writer.str(&json(&self.history)?);
         writer.str(&json(&self.alerts)?);
         writer.str(&json(self.bets.wealth())?);
@@ -456,7 +570,11 @@ impl Monitor {
         out.join = LabelJoin::decode(&mut reader)?;
         let any = reader.bool()?;
         out.closed = Some(reader.i64()?).filter(|_| any);
-        (out.late, out.untimed) = (reader.u64()?, reader.u64()?);
+        (out.late, out.untimed, out.muted) = (reader.u64()?, reader.u64()?, reader.u64()?);
+        out.pulse = parsed(reader.str()?)?;
+        out.standings = parsed(reader.str()?)?;
+        out.standings.resize(out.config.rules.len(), Standing::default());
+        out.deploys = parsed(reader.str()?)?;
         out.history = parsed(reader.str()?)?;
         out.alerts = parsed(reader.str()?)?;
         out.bets.restore(parsed(reader.str()?)?, parsed(reader.str()?)?);
@@ -496,10 +614,14 @@ impl Monitor {
         &self.alerts.changes
     }
 
-    /// Counts of what did not go the usual way: late, without time, labels without event, given up.
-    pub fn counts(&self) -> [(&'static str, u64); 4] {
-        [("late", self.late), ("untimed", self.untimed), ("orphan_labels", self.join.orphans() as u64), ("dropped", self.join.dropped)]
+    /// Counts of what did not go the usual way: late, without time, labels without event, given up, alerts that a deploy muted.
+    pub fn counts(&self) -> [(&'static str, u64); 5] {
+        [("late", self.late), ("untimed", self.untimed), ("orphan_labels", self.join.orphans() as u64), ("dropped", self.join.dropped), ("muted", self.muted)]
     }
+}
+
+fn failures(flags: &[bool]) -> u64 {
+    flags.iter().filter(|failed| **failed).count() as u64
 }
 
 fn json<T: Serialize>(value: &T) -> Result<String> {
@@ -508,31 +630,4 @@ fn json<T: Serialize>(value: &T) -> Result<String> {
 
 fn parsed<T: for<'de> Deserialize<'de>>(text: &str) -> Result<T> {
     serde_json::from_str(text).map_err(|error| Error::decode(format!("a part of the monitor could not be read: {error}")))
-}
-
-/// Judges a metric's row by a rule and writes the verdict into it.
-fn judge_rule(rule: &Rule, row: &mut Row) -> Verdict {
-    let threshold = rule.below.or(rule.above);
-    row.threshold = threshold;
-    let bad = match (rule.below, rule.above) {
-        // With an interval the rule waits until the whole of it is beyond.
-        (Some(below), _) => row.upper.or(row.value).map(|value| value < below),
-        (_, Some(above)) => row.lower.or(row.value).map(|value| value > above),
-        _ => None,
-    };
-    let verdict = match bad {
-        Some(true) => Verdict::Warning,
-        Some(false) => Verdict::Ok,
-        None => Verdict::Insufficient,
-    };
-    row.verdict = Some(verdict);
-    let side = if rule.below.is_some() { "below" } else { "above" };
-    let number = threshold.unwrap_or(0.0);
-    row.reason = match (verdict, row.lower, row.upper, row.value) {
-        (Verdict::Insufficient, ..) => Some("nothing to judge yet".to_owned()),
-        (Verdict::Warning, Some(lower), Some(upper), _) => Some(format!("{lower:.3} to {upper:.3} is {side} {number}")),
-        (Verdict::Warning, .., Some(value)) => Some(format!("{value:.4} is {side} {number}")),
-        _ => None,
-    };
-    verdict
 }

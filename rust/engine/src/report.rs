@@ -49,6 +49,12 @@ pub enum Method {
     LatencyP99,
     /// Share of a window's events whose label has not come.
     MissingLabels,
+    /// Share of a window's events that failed.
+    ErrorRate,
+    /// Share of bad calls against an objective's budget.
+    BurnRate,
+    /// A new version of the model.
+    Deploy,
     /// Area under the ROC curve of a window's labelled events.
     RocAuc,
     /// Wealth of a column's e-detector at the end of a window: an alarm at 1.

@@ -9,6 +9,7 @@ use crate::profile::Profile;
 use crate::reference::Reference;
 
 const SECOND: i64 = 1_000_000_000;
+pub(crate) const MINUTE: i64 = 60 * SECOND;
 pub(crate) const HOUR: i64 = 3600 * SECOND;
 pub(crate) const DAY: i64 = 24 * HOUR;
 
@@ -42,6 +43,8 @@ pub struct Tile {
     pub auc: RocAuc,
     /// Events whose label has come.
     pub labelled: u64,
+    /// Events that failed.
+    pub errors: u64,
 }
 
 impl Tile {
@@ -55,6 +58,7 @@ impl Tile {
             latency: ExponentialHistogram::new(6)?,
             auc: RocAuc::default(),
             labelled: 0,
+            errors: 0,
         })
     }
 
@@ -64,6 +68,7 @@ impl Tile {
         self.latency.encode(writer);
         self.auc.encode(writer);
         writer.u64(self.labelled);
+        writer.u64(self.errors);
     }
 
     /// Reads a tile back, which must count this reference's bins.
@@ -76,6 +81,7 @@ impl Tile {
             latency: ExponentialHistogram::decode(reader)?,
             auc: RocAuc::decode(reader)?,
             labelled: reader.u64()?,
+            errors: reader.u64()?,
         };
         let empty = Self::new(reference)?;
         if out.latency.scale() != empty.latency.scale() || empty.profile.clone().merge(&out.profile).is_err() {
@@ -93,6 +99,7 @@ impl Tile {
         self.latency.merge(&other.latency)?;
         self.auc.merge(&other.auc);
         self.labelled += other.labelled;
+        self.errors += other.errors;
         Ok(())
     }
 }

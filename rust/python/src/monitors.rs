@@ -134,7 +134,7 @@ impl PyMonitor {
         PyReference { inner: lock(&self.inner).reference().clone() }
     }
 
-    /// `roles` is JSON: time, id, score, latency.
+    /// `roles` is JSON: time, id, score, latency, error.
     fn observe(&self, frame: &Bound<'_, PyAny>, roles: &str, now: i64) -> PyResult<()> {
         let roles: Roles = serde_json::from_str(roles).map_err(|error| raised(&Error::invalid(error.to_string())))?;
         drop(self.current()?);
@@ -142,7 +142,7 @@ impl PyMonitor {
     }
 
     /// One event; times in nanoseconds. A value of another kind than its column counts as null.
-    #[pyo3(signature = (row, time, id, prediction, score, latency))]
+    #[pyo3(signature = (row, time, id, prediction, score, latency, error))]
     fn observe_one(
         &self,
         row: &Bound<'_, PyDict>,
@@ -151,11 +151,12 @@ impl PyMonitor {
         prediction: &Bound<'_, PyAny>,
         score: Option<f64>,
         latency: Option<f64>,
+        error: bool,
     ) -> PyResult<()> {
         let py = row.py();
         let id = key(id)?;
         let mut gathering = lock(&self.gathering);
-        gathering.events.begin(time, id, score, latency);
+        gathering.events.begin(time, id, score, latency, error);
         let mut found = 0;
         for (column, field) in self.fields.iter().enumerate() {
             let mut item = row.get_item(field.name.bind(py)).ok().flatten();
@@ -185,6 +186,11 @@ impl PyMonitor {
     /// One call's latency, which may stand for many events.
     fn latency(&self, seconds: f64, time: i64) -> PyResult<()> {
         lock(&self.inner).latency(seconds, time).raise()
+    }
+
+    fn deploy(&self, version: &str, time: i64, until: i64) -> PyResult<()> {
+        self.current()?.deploy(version, time, until);
+        Ok(())
     }
 
     fn label(&self, frame: &Bound<'_, PyAny>, id: &str, label: &str) -> PyResult<()> {

@@ -1,0 +1,112 @@
+//! The model's pulse: events, calls, errors and slow calls of every minute of the last days.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::rules::{LONGEST_BURN, Rule};
+use crate::window::{MINUTE, start_of};
+
+/// Objectives are judged so often.
+const STEP: i64 = 5 * MINUTE;
+
+/// Counts of a minute.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Minute {
+    events: u64,
+    calls: u64,
+    errors: u64,
+    /// Per rule, calls beyond its threshold; empty if no call was slow.
+    slow: Vec<u64>,
+}
+
+/// Counts of a stretch of time.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Total {
+    pub(crate) events: u64,
+    pub(crate) calls: u64,
+    pub(crate) errors: u64,
+    slow: Vec<u64>,
+}
+
+impl Total {
+    pub(crate) fn slow(&self, rule: usize) -> u64 {
+        self.slow.get(rule).copied().unwrap_or(0)
+    }
+}
+
+/// Minutes of as long as a burn looks back, and an hour.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Pulse {
+    minutes: BTreeMap<i64, Minute>,
+    /// What lies before this was judged.
+    pub(crate) judged: Option<i64>,
+}
+
+impl Pulse {
+    fn minute(&mut self, time: i64) -> Option<&mut Minute> {
+        let start = start_of(time, MINUTE);
+        if !self.minutes.contains_key(&start) {
+            let oldest = self.minutes.last_key_value().map_or(start, |(last, _)| last - LONGEST_BURN - 60 * MINUTE);
+            if start < oldest {
+                return None;
+            }
+            self.minutes.insert(start, Minute::default());
+            let oldest = self.minutes.last_key_value().map_or(start, |(last, _)| last - LONGEST_BURN - 60 * MINUTE);
+            while self.minutes.first_key_value().is_some_and(|(first, _)| *first < oldest) {
+                self.minutes.pop_first();
+            }
+        }
+        self.minutes.get_mut(&start)
+    }
+
+    /// Counts events of one minute, some of them errors.
+    pub(crate) fn events(&mut self, time: i64, events: u64, errors: u64) {
+        if let Some(minute) = self.minute(time) {
+            minute.events += events;
+            minute.errors += errors;
+        }
+    }
+
+    /// Counts a call by what it took.
+    pub(crate) fn call(&mut self, time: i64, seconds: f64, rules: &[Rule]) {
+        let Some(minute) = self.minute(time) else { return };
+        minute.calls += 1;
+        for (at, rule) in rules.iter().enumerate() {
+            if rule.threshold.is_some_and(|threshold| seconds > threshold) {
+                minute.slow.resize(rules.len(), 0);
+                minute.slow[at] += 1;
+            }
+        }
+    }
+
+    /// Counts of the minutes that begin in `[start, end)`.
+    pub(crate) fn total(&self, start: i64, end: i64) -> Total {
+        let mut out = Total::default();
+        for minute in self.minutes.range(start..end.max(start)).map(|(_, minute)| minute) {
+            out.events += minute.events;
+            out.calls += minute.calls;
+            out.errors += minute.errors;
+            out.slow.resize(out.slow.len().max(minute.slow.len()), 0);
+            out.slow.iter_mut().zip(&minute.slow).for_each(|(to, from)| *to += from);
+        }
+        out
+    }
+
+    /// When to judge up to `now`: every five minutes after the last time, as long as something can change.
+    pub(crate) fn due(&self, now: i64) -> Vec<i64> {
+        let Some((first, last)) = self.minutes.first_key_value().zip(self.minutes.last_key_value()).map(|(a, b)| (*a.0, *b.0)) else {
+            return Vec::new();
+        };
+        let start = self.judged.map_or(first, |judged| judged.max(first));
+        // Three days after the last event every window is empty.
+        let end = start_of(now, MINUTE).min(last + LONGEST_BURN + MINUTE);
+        let mut out = Vec::new();
+        let mut at = start_of(start, STEP) + STEP;
+        while at <= end {
+            out.push(at);
+            at += STEP;
+        }
+        out
+    }
+}
