@@ -263,6 +263,7 @@ class Monitor:
     def alerts(self) -> pl.DataFrame:
         """Every change of an alert, oldest first: opened, escalated, eased, resolved.
 
+        incident: the id of the alert that opened first of those that opened in the same window or in the next.
         severity: "page" for lost performance, latency and broken data, "ticket" for drift. reason: the rule, in words. cause: the bins or
         names that moved most, with their shares in the reference and now.
         """
@@ -270,7 +271,7 @@ class Monitor:
 
         rows = json.loads(self._native.alerts())
         text, number, whole = pl.String(), pl.Float64(), pl.Int64()
-        schema: dict[str, Any] = {"id": whole, "column": text, "state": text, "severity": text, "verdict": text, "method": text}
+        schema: dict[str, Any] = {"id": whole, "incident": whole, "column": text, "state": text, "severity": text, "verdict": text, "method": text}
         schema |= dict.fromkeys(("value", "lower", "upper", "threshold"), number) | {"time": whole, "window_start": whole}
         schema |= {"reason": text, "cause": text, "n_reference": whole, "n_current": whole}
         return pl.DataFrame(rows, schema=schema).with_columns(pl.col("time", "window_start").cast(pl.Datetime("ns", "UTC")))

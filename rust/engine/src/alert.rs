@@ -35,6 +35,7 @@ pub enum Severity {
 #[allow(missing_docs)] // named in docs/reference/report.md
 pub struct Alert {
     pub id: u64,
+    pub incident: u64,
     pub column: String,
     pub state: State,
     pub severity: Severity,
@@ -72,9 +73,22 @@ pub struct Judgement<'a> {
 pub struct Alerts {
     /// Every change, oldest first.
     pub changes: Vec<Alert>,
-    /// By column: number, verdict, and what it rests on.
-    open: BTreeMap<String, (u64, Verdict, Method)>,
+    /// By column.
+    open: BTreeMap<String, Open>,
     opened: u64,
+}
+
+/// An open alert.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Open {
+    id: u64,
+    /// The alert that opened first of those that moved together.
+    incident: u64,
+    /// The end of the window that opened it.
+    since: i64,
+    verdict: Verdict,
+    /// What it rests on.
+    method: Method,
 }
 
 impl Alerts {
@@ -85,18 +99,21 @@ impl Alerts {
             return;
         }
         let before = self.open.get(judgement.column).copied();
-        let (id, state) = match before {
+        let (open, state) = match before {
             None if verdict >= Verdict::Warning => {
                 self.opened += 1;
-                (self.opened, State::Opened)
+                // What opens in the window of an alert or in the next belongs to its incident.
+                let together = self.open.values().filter(|open| window.0 <= open.since).map(|open| open.incident).min();
+                let incident = together.unwrap_or(self.opened);
+                (Open { id: self.opened, incident, since: window.1, verdict, method: judgement.row.method }, State::Opened)
             }
             // Lower to close than to open: a change that is still there, though small, does not end an alert.
             Some(_) if verdict == Verdict::Info => return,
-            Some((id, ..)) if verdict < Verdict::Info => (id, State::Resolved),
-            Some((id, was, _)) if verdict > was => (id, State::Escalated),
-            Some((id, was, _)) if verdict < was => (id, State::Eased),
-            Some((id, ..)) => {
-                self.open.insert(judgement.column.to_owned(), (id, verdict, judgement.row.method));
+            Some(open) if verdict < Verdict::Info => (open, State::Resolved),
+            Some(open) if verdict > open.verdict => (open, State::Escalated),
+            Some(open) if verdict < open.verdict => (open, State::Eased),
+            Some(open) => {
+                self.open.insert(judgement.column.to_owned(), Open { method: judgement.row.method, ..open });
                 return;
             }
             None => return,
@@ -104,11 +121,12 @@ impl Alerts {
         if state == State::Resolved {
             self.open.remove(judgement.column);
         } else {
-            self.open.insert(judgement.column.to_owned(), (id, verdict, judgement.row.method));
+            self.open.insert(judgement.column.to_owned(), Open { verdict, method: judgement.row.method, ..open });
         }
         let row = judgement.row;
         self.changes.push(Alert {
-            id,
+            id: open.id,
+            incident: open.incident,
             column: judgement.column.to_owned(),
             state,
             severity: judgement.severity,
@@ -134,7 +152,7 @@ impl Alerts {
 
     /// What an open alert rests on.
     pub fn rests_on(&self, column: &str) -> Option<Method> {
-        self.open.get(column).map(|(_, _, method)| *method)
+        self.open.get(column).map(|open| open.method)
     }
 
     /// Open alerts.
@@ -168,5 +186,22 @@ mod tests {
         let states: Vec<State> = alerts.changes.iter().map(|alert| alert.state).collect();
         assert_eq!(states, [State::Opened, State::Escalated, State::Eased, State::Resolved]);
         assert_eq!(alerts.open(), 0);
+    }
+
+    #[test]
+    fn alerts_that_open_together_are_one_incident() {
+        let mut alerts = Alerts::default();
+        let mut judge = |column: &str, verdict: Verdict, at: i64| {
+            let row = Row::blank(column, Method::Psi);
+            let judgement = Judgement { column, verdict, severity: Severity::Ticket, row: &row, cause: None };
+            alerts.judge(&judgement, (10 * at, 10 * at + 10));
+        };
+        judge("a", Verdict::Warning, 0);
+        judge("b", Verdict::Critical, 0);
+        judge("c", Verdict::Warning, 1);
+        judge("d", Verdict::Warning, 9);
+        judge("a", Verdict::Ok, 10);
+        let found: Vec<(u64, u64)> = alerts.changes.iter().map(|alert| (alert.id, alert.incident)).collect();
+        assert_eq!(found, [(1, 1), (2, 1), (3, 1), (4, 4), (1, 1)]);
     }
 }
