@@ -138,7 +138,8 @@ class Monitor:
         """Adds one event: a mapping of the reference's columns to values. About 1 us.
 
         time: naive ones are UTC; without it, now. prediction, score: they also fill the reference's columns of these roles. A column that
-        the row lacks is null; a field that is no column, and a value of another kind than its column (then null), are counted. error: the call failed.
+        the row lacks is null; a field that is no column, and a value of another kind than its column (then null), are counted.
+        error: the call failed.
         """
         if type(row) is not dict:
             if not isinstance(row, Mapping):
@@ -187,9 +188,10 @@ class Monitor:
     def watch(self, function: F) -> F:
         """Decorates a predict function, sync or async, plain or generating: every call is observed, its latency measured.
 
-        The first argument is the input: a mapping is one event; a frame, or an array of rows in the order of the reference's features,
-        are many. What it returns fills the reference's column of role score (or prediction), if it is one number per event. Whatever
-        fails in here is counted in `counts()["failures"]` and logged once; the function's own result and errors pass untouched.
+        The first argument is the input: a mapping is one event; a frame, or an array of rows in the order of the reference's
+        features, are many. What it returns fills the reference's column of role score (or prediction), if it is one number per event.
+        A call that raises is an error. Whatever fails in here is counted in `counts()["failures"]` and logged once; the function's own
+        result and errors pass untouched.
         """
         return watched(self, function)
 
@@ -205,7 +207,13 @@ class Monitor:
         try:
             yield
         finally:
-            self._native.latency(clock.perf_counter() - began, clock.time_ns())
+            self._native.call(clock.perf_counter() - began, clock.time_ns(), None)
+
+    def request(self, seconds: float, *, error: bool = False, time: datetime | None = None) -> None:
+        """Adds a request without its event: latency, and whether it failed. What the adapters of web servers call."""
+        self._native.call(seconds, clock.time_ns() if time is None else _instant(time), error)
+        if self._timer is not None:
+            self._timer.awake()
 
     def label(self, frame: Frame, *, id: str, label: str, time: str | None = None) -> None:
         """Adds labels, 0 or 1, by event id: late, early, in any order. The first label of an event counts.
@@ -256,9 +264,12 @@ class Monitor:
         fields = json.loads(text)
         return Summary(**{**fields, "report": DriftReport(fields["report"])})
 
-    def history(self) -> pl.DataFrame:
-        """One row per closed window, column and tested method, and per metric of the model (column "(model)")."""
-        return rows_frame(json.loads(self._native.history()))
+    def history(self, since: datetime | None = None) -> pl.DataFrame:
+        """One row per closed window, column and tested method, and per metric of the model (column "(model)").
+
+        since: windows that begin at or after it.
+        """
+        return rows_frame(json.loads(self._native.history(-(1 << 63) if since is None else _instant(since))))
 
     def alerts(self) -> pl.DataFrame:
         """Every change of an alert, oldest first: opened, escalated, eased, resolved.
@@ -271,7 +282,15 @@ class Monitor:
 
         rows = json.loads(self._native.alerts())
         text, number, whole = pl.String(), pl.Float64(), pl.Int64()
-        schema: dict[str, Any] = {"id": whole, "incident": whole, "column": text, "state": text, "severity": text, "verdict": text, "method": text}
+        schema: dict[str, Any] = {
+            "id": whole,
+            "incident": whole,
+            "column": text,
+            "state": text,
+            "severity": text,
+            "verdict": text,
+            "method": text,
+        }
         schema |= dict.fromkeys(("value", "lower", "upper", "threshold"), number) | {"time": whole, "window_start": whole}
         schema |= {"reason": text, "cause": text, "n_reference": whole, "n_current": whole}
         return pl.DataFrame(rows, schema=schema).with_columns(pl.col("time", "window_start").cast(pl.Datetime("ns", "UTC")))
@@ -282,8 +301,15 @@ class Monitor:
         return self._native.policy()
 
     def counts(self) -> dict[str, int]:
-        """Late events, events without time, labels without event, what was given up, odd fields, failures of watched calls."""
+        """Events; late events, events without time, labels without event, what was given up, odd fields, failures of watched calls."""
         return dict(self._native.counts()) | {"failures": self._failures}
+
+    def __deepcopy__(self, memo: object) -> Monitor:
+        # What is copied with a model watches with the same monitor.
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Monitor.restore, (self.snapshot(),)
 
     def __repr__(self) -> str:
         return f"Monitor({self.name!r})"

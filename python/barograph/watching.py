@@ -62,13 +62,23 @@ def watched(monitor: Monitor, function: F) -> F:
         except Exception as error:
             monitor._failed(error)
 
+    def failed(began: float) -> None:
+        try:
+            monitor.request(clock.perf_counter() - began, error=True)
+        except Exception as error:
+            monitor._failed(error)
+
     if inspect.isasyncgenfunction(function):
 
         @functools.wraps(function)
         async def async_stream(*arguments: Any, **named: Any) -> AsyncIterator[Any]:
             began = clock.perf_counter()
-            async for part in function(*arguments, **named):
-                yield part
+            try:
+                async for part in function(*arguments, **named):
+                    yield part
+            except Exception:
+                failed(began)
+                raise
             seen(arguments, named, None, began)
 
         return cast("F", async_stream)
@@ -77,7 +87,11 @@ def watched(monitor: Monitor, function: F) -> F:
         @functools.wraps(function)
         async def coroutine(*arguments: Any, **named: Any) -> Any:
             began = clock.perf_counter()
-            result = await function(*arguments, **named)
+            try:
+                result = await function(*arguments, **named)
+            except Exception:
+                failed(began)
+                raise
             seen(arguments, named, result, began)
             return result
 
@@ -87,7 +101,11 @@ def watched(monitor: Monitor, function: F) -> F:
         @functools.wraps(function)
         def stream(*arguments: Any, **named: Any) -> Iterator[Any]:
             began = clock.perf_counter()
-            yield from function(*arguments, **named)
+            try:
+                yield from function(*arguments, **named)
+            except Exception:
+                failed(began)
+                raise
             seen(arguments, named, None, began)
 
         return cast("F", stream)
@@ -95,7 +113,11 @@ def watched(monitor: Monitor, function: F) -> F:
     @functools.wraps(function)
     def call(*arguments: Any, **named: Any) -> Any:
         began = clock.perf_counter()
-        result = function(*arguments, **named)
+        try:
+            result = function(*arguments, **named)
+        except Exception:
+            failed(began)
+            raise
         seen(arguments, named, result, began)
         return result
 
@@ -130,7 +152,7 @@ def _observe(monitor: Monitor, value: Any, result: Any, seconds: float) -> None:
             frame = frame.with_columns(pl.Series(column, outcome))
     monitor.observe_frame(frame)
     # A batch is one latency and many events.
-    monitor._native.latency(seconds, clock.time_ns())
+    monitor._native.call(seconds, clock.time_ns(), None)
 
 
 def _roles(monitor: Monitor) -> dict[str, str]:

@@ -63,3 +63,13 @@ def test_names_of_modules_do_not_shadow_what_they_hold():
     for name in bg.__all__:
         assert getattr(bg, name) is not None
         assert not (name.islower() and callable(getattr(bg, name)) and (PACKAGE / f"{name}.py").exists()), name
+
+
+def test_adapters_stand_alone():
+    """Nothing imports an adapter, and an adapter imports its framework and the monitor only."""
+    inside = sorted((ROOT / "python/barograph/adapters").glob("*.py"))
+    for path in (ROOT / "python/barograph").rglob("*.py"):
+        if path not in inside:
+            assert "barograph.adapters" not in re.sub(r'"""[\s\S]*?"""', "", path.read_text()), path
+    for path in inside:
+        assert set(re.findall(r"^from barograph\.(\S+) import", path.read_text(), re.MULTILINE)) <= {"monitors", "errors", "client"}, path

@@ -198,7 +198,8 @@ def test_objectives_do_not_depend_on_batches_or_restores():
         one.observe(row, time=at, latency_seconds=seconds, error=failed, score=row["score"])
     for monitor in (half, one):
         monitor.tick(DAY + 9 * HOUR)
-        assert monitor.alerts().equals(whole.alerts()) and monitor.history().equals(whole.history())
+        assert monitor.alerts().equals(whole.alerts())
+        assert monitor.history().equals(whole.history())
     assert one.snapshot() == whole.snapshot()
     assert ("escalated", "page") in states(whole, "slo:latency")
     assert ("opened", "ticket") in states(whole, "slo:errors")

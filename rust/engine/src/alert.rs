@@ -155,6 +155,11 @@ impl Alerts {
         self.open.get(column).map(|open| open.method)
     }
 
+    /// What the open alerts are called.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.open.keys().map(String::as_str)
+    }
+
     /// Open alerts.
     pub fn open(&self) -> usize {
         self.open.len()

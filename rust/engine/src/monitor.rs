@@ -110,6 +110,7 @@ pub struct Monitor {
     late: u64,
     untimed: u64,
     muted: u64,
+    seen: u64,
 }
 
 fn column<'a>(batch: &'a RecordBatch, argument: &str, name: &str) -> Result<&'a dyn Array> {
@@ -136,7 +137,7 @@ impl Monitor {
         let (tiles, history) = (BTreeMap::new(), Vec::new());
         let (pulse, standings, deploys) = (Pulse::default(), vec![Standing::default(); config.rules.len()], Vec::new());
         let (closed, late, untimed) = (None, 0, 0);
-        Ok(Self { config, reference, tile, tiles, join, closed, history, bets, alerts, pulse, standings, deploys, late, untimed, muted: 0 })
+        Ok(Self { config, reference, tile, tiles, join, closed, history, bets, alerts, pulse, standings, deploys, late, untimed, muted: 0, seen: 0 })
     }
 
     /// Adds a frame of events. Rows without a time take `now`; a row of a closed window counts as late and still enters its tile.
@@ -206,6 +207,7 @@ impl Monitor {
             from = until;
         }
         self.beat(marks);
+        self.seen += marks.times.len() as u64;
         Ok(())
     }
 
@@ -251,18 +253,28 @@ impl Monitor {
         }
     }
 
-    /// Adds one call's latency, which may stand for many events or none.
+    /// Adds one call's latency. With `failed` the call stands for itself, as a request without an event; without it for events
+    /// that are given apart.
     ///
     /// # Errors
     /// None in practice.
-    pub fn latency(&mut self, seconds: f64, time: i64) -> Result<()> {
+    pub fn call(&mut self, seconds: f64, time: i64, failed: Option<bool>) -> Result<()> {
         let start = window::start_of(time, self.tile);
         self.tile_at(start)?;
         if let Some(tile) = self.tiles.get_mut(&start)
             && seconds >= 0.0
         {
             tile.latency.update(seconds);
-            self.pulse.call(time, seconds, &self.config.rules);
+            if let Some(failed) = failed {
+                tile.calls += 1;
+                tile.errors += u64::from(failed);
+            }
+            if self.config.rules.iter().any(|rule| rule.slo.is_some()) {
+                self.pulse.call(time, seconds, &self.config.rules);
+                if let Some(failed) = failed {
+                    self.pulse.events(time, 1, u64::from(failed));
+                }
+            }
         }
         Ok(())
     }
@@ -400,14 +412,20 @@ impl Monitor {
         }))
     }
 
-    /// A share with its one-sided Clopper-Pearson limits.
-    fn with_share_limits(&self, row: Row, count: u64, total: u64) -> Row {
-        if total == 0 {
-            return row;
+    /// The share of events and calls that failed, with its one-sided Clopper-Pearson limits.
+    fn error_rate(&self, row: &dyn Fn(Method, Option<f64>) -> Row, tile: &Tile) -> Row {
+        let (failed, all) = (tile.errors as f64, (tile.profile.rows + tile.calls) as f64);
+        if all == 0.0 {
+            return row(Method::ErrorRate, None);
         }
-        let (count, total, alpha) = (count as f64, total as f64, self.config.settings.alpha());
-        let (lower, upper) = (binomial_lower(count, total, alpha), binomial_upper(count, total, alpha));
-        Row { lower: Some(lower), upper: Some(upper), interval: Some("confidence".into()), ..row }
+        let alpha = self.config.settings.alpha();
+        Row {
+            lower: Some(binomial_lower(failed, all, alpha)),
+            upper: Some(binomial_upper(failed, all, alpha)),
+            interval: Some("confidence".into()),
+            n_current: Some(tile.profile.rows + tile.calls),
+            ..row(Method::ErrorRate, Some(failed / all))
+        }
     }
 
     fn close(&mut self, tile: &Tile, window: (i64, i64)) -> Result<()> {
@@ -420,7 +438,7 @@ impl Monitor {
             row(Method::Events, Some(summary.events as f64)),
             row(Method::LatencyP50, summary.latency_p50),
             row(Method::LatencyP99, summary.latency_p99),
-            self.with_share_limits(row(Method::ErrorRate, of_events(summary.errors)), summary.errors, summary.events),
+            self.error_rate(&row, tile),
             row(Method::MissingLabels, of_events(summary.events - summary.labelled.min(summary.events))),
             Row {
                 lower: summary.auc_lower,
@@ -539,6 +557,7 @@ impl Monitor {
         writer.u64(self.late);
         writer.u64(self.untimed);
         writer.u64(self.muted);
+        writer.u64(self.seen);
         writer.str(&json(&self.pulse)?);
         writer.str(&json(&self.standings)?);
         writer.str(&json(&self.deploys)?);
@@ -571,6 +590,7 @@ impl Monitor {
         let any = reader.bool()?;
         out.closed = Some(reader.i64()?).filter(|_| any);
         (out.late, out.untimed, out.muted) = (reader.u64()?, reader.u64()?, reader.u64()?);
+        out.seen = reader.u64()?;
         out.pulse = parsed(reader.str()?)?;
         out.standings = parsed(reader.str()?)?;
         out.standings.resize(out.config.rules.len(), Standing::default());
@@ -604,9 +624,20 @@ impl Monitor {
         &self.reference
     }
 
-    /// The tested rows and the metrics of every closed window.
-    pub fn history(&self) -> &[Row] {
-        &self.history
+    /// The tested rows and the metrics of every closed window that begins at or after `since`.
+    pub fn history(&self, since: i64) -> impl Iterator<Item = &Row> {
+        self.history.iter().filter(move |row| row.window_start.is_some_and(|start| start >= since))
+    }
+
+    /// The last window that was closed.
+    pub fn last_window(&self) -> Option<(i64, i64)> {
+        self.closed.map(|end| (end - self.config.window, end))
+    }
+
+    /// Open alerts by who should be disturbed.
+    pub fn open_alerts(&self) -> Vec<(String, Severity)> {
+        let last = |name: &str| self.alerts.changes.iter().rev().find(|alert| alert.column == name).map(|alert| alert.severity);
+        self.alerts.names().filter_map(|name| Some((name.to_owned(), last(name)?))).collect()
     }
 
     /// Every change of an alert.
@@ -614,9 +645,9 @@ impl Monitor {
         &self.alerts.changes
     }
 
-    /// Counts of what did not go the usual way: late, without time, labels without event, given up, alerts that a deploy muted.
-    pub fn counts(&self) -> [(&'static str, u64); 5] {
-        [("late", self.late), ("untimed", self.untimed), ("orphan_labels", self.join.orphans() as u64), ("dropped", self.join.dropped), ("muted", self.muted)]
+    /// Events, and what did not go the usual way: late, without time, labels without event, given up, alerts that a deploy muted.
+    pub fn counts(&self) -> [(&'static str, u64); 6] {
+        [("events", self.seen), ("late", self.late), ("untimed", self.untimed), ("orphan_labels", self.join.orphans() as u64), ("dropped", self.join.dropped), ("muted", self.muted)]
     }
 }
 

@@ -43,8 +43,10 @@ pub struct Tile {
     pub auc: RocAuc,
     /// Events whose label has come.
     pub labelled: u64,
-    /// Events that failed.
+    /// Events and calls that failed.
     pub errors: u64,
+    /// Calls that were given without events.
+    pub calls: u64,
 }
 
 impl Tile {
@@ -59,6 +61,7 @@ impl Tile {
             auc: RocAuc::default(),
             labelled: 0,
             errors: 0,
+            calls: 0,
         })
     }
 
@@ -69,6 +72,7 @@ impl Tile {
         self.auc.encode(writer);
         writer.u64(self.labelled);
         writer.u64(self.errors);
+        writer.u64(self.calls);
     }
 
     /// Reads a tile back, which must count this reference's bins.
@@ -82,6 +86,7 @@ impl Tile {
             auc: RocAuc::decode(reader)?,
             labelled: reader.u64()?,
             errors: reader.u64()?,
+            calls: reader.u64()?,
         };
         let empty = Self::new(reference)?;
         if out.latency.scale() != empty.latency.scale() || empty.profile.clone().merge(&out.profile).is_err() {
@@ -100,6 +105,7 @@ impl Tile {
         self.auc.merge(&other.auc);
         self.labelled += other.labelled;
         self.errors += other.errors;
+        self.calls += other.calls;
         Ok(())
     }
 }

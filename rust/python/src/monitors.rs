@@ -183,9 +183,10 @@ impl PyMonitor {
         Ok(())
     }
 
-    /// One call's latency, which may stand for many events.
-    fn latency(&self, seconds: f64, time: i64) -> PyResult<()> {
-        lock(&self.inner).latency(seconds, time).raise()
+    /// One call's latency; with `failed` a request of its own, without it one of events given apart.
+    #[pyo3(signature = (seconds, time, failed))]
+    fn call(&self, seconds: f64, time: i64, failed: Option<bool>) -> PyResult<()> {
+        lock(&self.inner).call(seconds, time, failed).raise()
     }
 
     fn deploy(&self, version: &str, time: i64, until: i64) -> PyResult<()> {
@@ -210,8 +211,19 @@ impl PyMonitor {
         summary.as_ref().map(json).transpose()
     }
 
-    fn history(&self) -> PyResult<String> {
-        json(lock(&self.inner).history())
+    fn history(&self, since: i64) -> PyResult<String> {
+        let monitor = lock(&self.inner);
+        json(&monitor.history(since).collect::<Vec<_>>())
+    }
+
+    /// Start and end of the window that closed last.
+    fn last_window(&self) -> Option<(i64, i64)> {
+        lock(&self.inner).last_window()
+    }
+
+    /// Name and severity, as JSON.
+    fn open_alerts(&self) -> PyResult<String> {
+        json(&lock(&self.inner).open_alerts())
     }
 
     fn alerts(&self) -> PyResult<String> {

@@ -1,0 +1,199 @@
+"""Adapters against the frameworks they are for."""
+
+import copy
+import pickle
+from datetime import UTC, datetime, timedelta
+from wsgiref.util import setup_testing_defaults
+from wsgiref.validate import validator
+
+import barograph as bg
+import flask
+import numpy as np
+import polars as pl
+import pytest
+from barograph.adapters.asgi import WatchedAsgi
+from barograph.adapters.predictor import WatchedPredictor
+from barograph.adapters.prometheus import Collector, exposition
+from barograph.adapters.wsgi import WatchedWsgi
+from prometheus_client.parser import text_string_to_metric_families
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse, StreamingResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+X = np.random.default_rng(0).normal(size=(2000, 2))
+Y = (X[:, 0] + 0.5 * X[:, 1] > 0).astype(int)
+FRAME = pl.DataFrame({"a": X[:, 0], "b": X[:, 1], "score": np.random.default_rng(1).random(2000)})
+REFERENCE = bg.Reference(FRAME, schema=bg.Schema.infer(FRAME).with_roles(score="score"))
+
+
+def made():
+    return bg.Monitor("m", reference=REFERENCE, ticks="manual")
+
+
+def now_and_here(monitor):
+    """The summary of today and tomorrow: events without a time take the clock's."""
+    start = datetime.now(UTC) - timedelta(hours=2)
+    return monitor.summary(start, start + timedelta(hours=4))
+
+
+def test_a_predictor_stays_itself_and_is_observed():
+    plain = make_pipeline(StandardScaler(), LogisticRegression()).fit(X, Y)
+    model = WatchedPredictor(plain, made())
+    assert np.array_equal(model.predict(X), plain.predict(X))
+    assert np.array_equal(model.predict_proba(X[:100]), plain.predict_proba(X[:100]))
+    assert (model.classes_ == [0, 1]).all()
+    assert model.monitor.counts()["events"] == 2100
+    assert model.monitor.counts()["failures"] == 0
+    summary = now_and_here(model.monitor)
+    assert summary.events == 2100
+    assert summary.latency_p50 > 0
+    with pytest.raises(ValueError, match="features"):
+        model.predict(X[:, :1])
+    assert now_and_here(model.monitor).errors == 1
+
+
+def test_a_predictor_survives_scikit_learns_habits():
+    model = WatchedPredictor(LogisticRegression(C=3.0), made())
+    twin = clone(model)
+    assert twin.model is not model.model
+    assert twin.monitor is model.monitor
+    assert twin.get_params()["model__C"] == 3.0
+    twin.set_params(model__C=0.5).fit(X, Y)
+    assert twin.model.C == 0.5
+    assert cross_val_score(model, X, Y, scoring="accuracy").mean() > 0.9
+    again = pickle.loads(pickle.dumps(twin))
+    assert np.array_equal(again.predict(X), twin.model.predict(X))
+    assert again.monitor is not twin.monitor
+    assert copy.deepcopy(twin).monitor is twin.monitor
+    with pytest.raises(bg.errors.InvalidArgumentError, match="modle"):
+        twin.set_params(modle=1)
+    with pytest.raises(bg.errors.InvalidArgumentError, match="predict"):
+        WatchedPredictor(3, made())
+    with pytest.raises(AttributeError):
+        _ = twin.nothing
+
+
+def test_a_plain_callable_is_observed():
+    model = WatchedPredictor(lambda row: row["a"] * 2, made())
+    assert model({"a": 1.5, "b": 0.0}) == 3.0
+    assert model.monitor.counts()["events"] == 1
+
+
+def starlette(monitor, **options):
+    async def predict(request):
+        row = await request.json()
+        return JSONResponse({"score": min(1.0, abs(row["a"]))})
+
+    async def stream(request):
+        async def parts():
+            for _ in range(50):
+                yield b"x" * 100
+
+        return StreamingResponse(parts())
+
+    async def broken(request):
+        raise RuntimeError("model fell over")
+
+    routes = [Route("/predict", predict, methods=["POST"]), Route("/stream", stream), Route("/broken", broken), Route("/healthz", stream)]
+    app = Starlette(routes=routes)
+    app.add_middleware(WatchedAsgi, monitor=monitor, **options)
+    return TestClient(app, raise_server_exceptions=False)
+
+
+def features(scope, body, status, answer):
+    import json
+
+    return json.loads(body) | {"_score": json.loads(answer)["score"]} if scope["path"] == "/predict" else None
+
+
+def test_an_asgi_application_is_observed_with_its_features():
+    monitor = made()
+    client = starlette(monitor, events=features, paths=("/predict", "/stream", "/broken"))
+    for i in range(20):
+        assert client.post("/predict", json={"a": i / 20, "b": 1.0}).json() == {"score": i / 20}
+    assert client.get("/stream").content == b"x" * 5000
+    assert client.get("/broken").status_code == 500
+    assert client.get("/healthz").status_code == 200
+    summary = now_and_here(monitor)
+    assert (summary.events, summary.errors) == (20, 1)
+    assert monitor.counts()["failures"] == 0
+    profile = summary.report.to_frame().filter(column="score", method="psi")
+    assert profile.height == 1
+
+
+def test_what_fails_in_the_asgi_adapter_never_reaches_the_request():
+    monitor = made()
+    client = starlette(monitor, events=lambda *_: 1 / 0)
+    assert client.post("/predict", json={"a": 0.5, "b": 0.0}).json() == {"score": 0.5}
+    assert monitor.counts()["failures"] == 1
+    # Half a body is no event, and a long one is not kept.
+    assert client.post("/predict", content=b"not json").status_code == 500
+    assert client.post("/predict", json={"a": 0.1, "pad": "x" * (2 << 20)}).status_code == 200
+    assert now_and_here(monitor).errors == 1
+
+
+def test_a_wsgi_application_is_observed_and_keeps_to_the_protocol():
+    monitor = made()
+    app = flask.Flask("app")
+
+    @app.get("/ok")
+    def ok():
+        return flask.Response((b"part" for _ in range(3)), mimetype="text/plain")
+
+    @app.get("/broken")
+    def broken():
+        raise RuntimeError("model fell over")
+
+    app.wsgi_app = WatchedWsgi(app.wsgi_app, monitor, paths=("/ok", "/broken"))
+    client = app.test_client()
+    assert client.get("/ok").data == b"partpartpart"
+    # Servers close what they have sent; the test client does so if it buffers.
+    assert client.get("/broken", buffered=True).status_code == 500
+    assert client.get("/other").status_code == 404
+    assert now_and_here(monitor).errors == 1
+
+    def plain(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"whole"]
+
+    environ = {"QUERY_STRING": ""}
+    setup_testing_defaults(environ)
+    answer = validator(WatchedWsgi(validator(plain), monitor))(environ, lambda *_: lambda data: None)
+    assert b"".join(answer) == b"whole"
+    answer.close()
+
+    def raises(environ, start_response):
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        WatchedWsgi(raises, monitor)(environ, print)
+    assert now_and_here(monitor).errors == 2
+
+
+def test_prometheus_reads_what_a_monitor_shows():
+    start = datetime(2026, 1, 5, tzinfo=UTC)
+    monitor = bg.Monitor("fraud", reference=REFERENCE, ticks="manual", rules=[{"metric": "latency_p99", "above": 0.2}])
+    assert b'barograph_events_total{model="fraud"} 0.0' in exposition(monitor)
+    shifted = FRAME.with_columns(pl.col("a") + 2, at=pl.lit(start), seconds=pl.lit(0.5))
+    monitor.observe_frame(shifted, time="at", latency_seconds="seconds")
+    monitor.tick(start + timedelta(hours=1))
+    found = {}
+    for family in text_string_to_metric_families(exposition(monitor).decode()):
+        for sample in family.samples:
+            found[sample.name, *sorted(sample.labels.items())] = sample.value
+    model = ("model", "fraud")
+    assert found["barograph_events_total", model] == 2000
+    assert found["barograph_verdict", ("column", "a"), model] == 3
+    assert found["barograph_verdict", ("column", "b"), model] == 0
+    assert found["barograph_drift", ("column", "a"), ("method", "psi"), model] > 1
+    assert found["barograph_latency_seconds", model, ("quantile", "0.99")] == pytest.approx(0.5, rel=0.01)
+    assert found["barograph_alerts_open", ("alert", "latency_p99"), model, ("severity", "page")] == 1
+    assert found["barograph_alerts_total", model, ("severity", "page")] >= 1
+    assert found["barograph_window_end_timestamp_seconds", model] == (start + timedelta(hours=1)).timestamp()
+    assert len(list(Collector(monitor).collect())) == 9
