@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from barograph import detectors, errors, metrics, scores, sketches
     from barograph._barograph import ColumnProfile, __version__, catalog
+    from barograph.backtests import Backtest, backtest
     from barograph.drift import compare
     from barograph.monitors import Monitor
     from barograph.profiles import Profile, merge, profile
@@ -32,6 +33,8 @@ _HOMES = {
     "Profile": "profiles",
     "Reference": "references",
     "Schema": "schemas",
+    "Backtest": "backtests",
+    "backtest": "backtests",
     "compare": "drift",
     "merge": "profiles",
     "profile": "profiles",
@@ -39,6 +42,7 @@ _HOMES = {
 _MODULES = ("detectors", "errors", "metrics", "scores", "sketches")
 
 __all__ = [
+    "Backtest",
     "ColumnProfile",
     "DriftReport",
     "Monitor",
@@ -46,6 +50,7 @@ __all__ = [
     "Reference",
     "Schema",
     "__version__",
+    "backtest",
     "catalog",
     "compare",
     "detectors",

@@ -1,4 +1,4 @@
-"""The command line: `barograph profile`, `compare`, `demo`.
+"""The command line: `barograph profile`, `reference`, `compare`, `backtest`, `demo`.
 
 Exit codes: 0 pass, 1 drift, 2 usage or data error, 3 a required column could not be judged. Data on stdout, the rest on stderr.
 """
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from barograph.errors import BarographError, FrameError
+from barograph.errors import BarographError, FrameError, InvalidArgumentError
 
 _PASS, _DRIFT, _ERROR, _INCONCLUSIVE = 0, 1, 2, 3
 _SEVERITIES = {"warning": ("warning", "critical"), "critical": ("critical",), "never": ()}
@@ -63,6 +63,30 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--fail-on", choices=sorted(_SEVERITIES), default="warning", help="what makes it exit 1 (default: warning)")
     compare.add_argument("--confidence", type=float, default=0.99, metavar="C", help="of every test (default: 0.99)")
     compare.set_defaults(run=_compare)
+
+    reference = commands.add_parser("reference", help="freeze a reference", description="Makes a reference of a Parquet or CSV file.")
+    reference.add_argument("file", metavar="FILE", help="Parquet or CSV (a glob in quotes), or a profile snapshot")
+    reference.add_argument("-o", "--output", metavar="REF", required=True, help="where the reference goes")
+    reference.add_argument("--bins", type=int, default=1000, metavar="N", help="bins per column of numbers (default: 1000)")
+    reference.set_defaults(run=_reference)
+
+    backtest = commands.add_parser(
+        "backtest",
+        help="replay a log through a policy",
+        description="Replays a log through a monitor: alerts per week, and how fast shifts put into it are found. "
+        "Exit codes: 0 within the wanted rate, 1 above it, 2 error.",
+    )
+    backtest.add_argument("reference", metavar="REFERENCE", help="a reference snapshot, or a Parquet or CSV file")
+    backtest.add_argument("log", metavar="LOG", help="a Parquet or CSV file of events")
+    backtest.add_argument("--time", required=True, metavar="COLUMN", help="its column of event times")
+    backtest.add_argument("--score", metavar="COLUMN", help="its column of scores in [0, 1]")
+    backtest.add_argument("--window", default="1h", metavar="LENGTH", help="such as 30m, 1h, 1d, 1w (default: 1h)")
+    backtest.add_argument("--budget", default="7d", metavar="LENGTH", help="at most one false alert in so long (default: 7d)")
+    backtest.add_argument("--shifts", default="0.25,0.5,1", metavar="LIST", help="sizes in standard deviations (default: 0.25,0.5,1)")
+    backtest.add_argument("--runs", type=int, default=20, metavar="N", help="shifts of each size (default: 20)")
+    backtest.add_argument("--wanted", type=float, metavar="RATE", help="alerts per week: proposes a budget")
+    backtest.add_argument("--json", action="store_true", help="rows as JSON")
+    backtest.set_defaults(run=_backtest)
 
     demo = commands.add_parser(
         "demo", help="a year of flights through a monitored model", description="Replays real flights through a model."
@@ -158,6 +182,48 @@ def _compare(options: argparse.Namespace) -> int:
         print(f"barograph: inconclusive, these features could not be judged: {names}", file=sys.stderr)
         return _INCONCLUSIVE
     return _PASS
+
+
+def _reference(options: argparse.Namespace) -> int:
+    from barograph.references import Reference
+
+    found = _snapshot(options.file)
+    if isinstance(found, Reference):
+        raise FrameError(f"{options.file} is a reference already")
+    made = Reference(options.file if found is None else found, bins=options.bins)
+    made.save(options.output)
+    print(f"{options.output}: {made.rows:,} rows, {len(made.schema.kinds)} columns, id {made.id}", file=sys.stderr)
+    return _PASS
+
+
+def _backtest(options: argparse.Namespace) -> int:
+    from barograph.backtests import backtest
+    from barograph.references import Reference
+
+    reference = _snapshot(options.reference)
+    if not isinstance(reference, Reference):
+        reference = Reference(options.reference if reference is None else reference)
+    try:
+        shifts = [float(part) for part in options.shifts.split(",") if part.strip()]
+    except ValueError:
+        raise InvalidArgumentError(f"`--shifts` must be numbers with commas between them, got {options.shifts!r}") from None
+    found = backtest(
+        reference,
+        options.log,
+        time=options.time,
+        score=options.score,
+        window=options.window,
+        budget=options.budget,
+        shifts=shifts,
+        runs=options.runs,
+        wanted=options.wanted,
+    )
+    if options.json:
+        rows = found.to_frame().to_dicts()
+        print(json.dumps({"rows": rows, "weekly": found.weekly, "proposed": found.proposed}, ensure_ascii=False, allow_nan=False))
+    else:
+        print(found.to_terminal())
+    return _DRIFT if options.wanted is not None and found.trials[0].per_week > options.wanted else _PASS
 
 
 def _demo(options: argparse.Namespace) -> int:
