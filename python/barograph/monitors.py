@@ -62,7 +62,8 @@ class Monitor:
       calls burns 14.4 times too fast over 1 h and 5 min, or 6 times over 6 h and 30 min, a ticket at once over 3 d and 6 h.
 
     budget: at most one false alert about drift in so long, in
-    expectation, over all columns; see `policy`. ticks: "auto" closes windows by the wall clock, from a background thread that starts
+    expectation, over all columns; see `policy`. segments: columns whose values are watched apart; the reference decides which it can,
+    and without the argument all of them are. ticks: "auto" closes windows by the wall clock, from a background thread that starts
     with the first event; "manual" leaves it to you. autosave: a file that every tick writes, and that a monitor of the same name and
     reference resumes from. A monitor keeps no rows: per tile (a day for whole days, else the window) one profile.
 
@@ -83,11 +84,17 @@ class Monitor:
         rules: Sequence[Mapping[str, Any]] = (),
         confidence: float = 0.99,
         budget: str | timedelta = "7d",
+        segments: Sequence[str] | None = None,
         ticks: Literal["auto", "manual"] = "auto",
         autosave: str | Path | None = None,
     ) -> None:
         if ticks not in ("auto", "manual"):
             raise InvalidArgumentError(f'`ticks` must be "auto" or "manual", got {ticks!r}', "call `tick()` yourself if manual")
+        missing = next((name for name in segments or () if name not in reference.segments), None)
+        if missing is not None:
+            known = ", ".join(reference.segments) or "no segments"
+            hint = f"it has {known}; make it by `Reference(frame, segments=[{missing!r}])`"
+            raise InvalidArgumentError(f"`segments` names {missing!r}, which the reference has no segments of", hint)
         length = _nanoseconds("window", window)
         config = {
             "name": name,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from barograph import _barograph
+from barograph.errors import InvalidArgumentError
 from barograph.frames import Frame, parts
 from barograph.profiles import Profile
 from barograph.schemas import Schema
@@ -22,18 +24,24 @@ class Reference:
     data: a frame (read once, twice where it holds more than a million rows: a one-shot reader is refused then) or a profile. A
     reference made from rows has about `bins` bins of equal mass per column of numbers, and values that are heavier than that
     stand alone; one made from a profile takes the cells of its histogram instead. With a column of times (role "time") it also
-    learns how much rows of one window resemble each other, see `dependence`. schema: kinds and roles, inferred if absent.
+    learns how much rows of one window resemble each other, see `dependence`. schema: kinds and roles, inferred if absent. segments:
+    columns of names, of which each value (the 100 most frequent; the others as one) gets coarse counts of its own, so that a monitor
+    can watch it; the same as role "segment" in the schema. The frame is read twice then.
 
     >>> reference = Reference({"x": list(range(1000))}, bins=100)
     >>> reference.rows, len(reference.id)
     (1000, 32)
     """
 
-    def __init__(self, data: Frame | Profile, schema: Schema | None = None, *, bins: int = 1000) -> None:
+    def __init__(self, data: Frame | Profile, schema: Schema | None = None, *, bins: int = 1000, segments: Sequence[str] = ()) -> None:
         created = time.time_ns()
+        if isinstance(data, Profile) and segments:
+            raise InvalidArgumentError("`segments` need rows, got a Profile", "make the reference of the frame itself")
         if isinstance(data, Profile):
             self._native = _barograph.Reference.from_profile(data._native, bins, created)
             return
+        if segments:
+            schema = _with_segments(data, schema, segments)
         builder = _barograph.ReferenceBuilder(None if schema is None else schema.to_json(), bins)
         for part in parts(data):
             builder.update(part)
@@ -104,5 +112,24 @@ class Reference:
         """Reads a file that `save` wrote."""
         return cls.from_bytes(Path(path).read_bytes())
 
+    @property
+    def segments(self) -> dict[str, list[str]]:
+        """The values of each segment column that are counted apart, the most frequent first."""
+        return dict(self._native.segments())
+
     def __repr__(self) -> str:
         return f"Reference({self.id[:8]}, {self.rows:,} rows, {len(self.schema.kinds)} columns)"
+
+
+def _with_segments(data: Frame, schema: Schema | None, segments: Sequence[str]) -> Schema:
+    schema = Schema.infer(data) if schema is None else schema
+    for name in segments:
+        if name not in schema.kinds:
+            raise InvalidArgumentError(
+                f"`segments` names column {name!r}, which the frame has not", f"it has {', '.join(list(schema.kinds)[:20])}"
+            )
+        if schema.kinds[name] not in ("category", "boolean"):
+            raise InvalidArgumentError(
+                f"`segments` must name columns of names, {name!r} is of kind {schema.kinds[name]}", "cast it to text, or bucket it"
+            )
+    return schema.with_roles(dict.fromkeys(segments, "segment"))

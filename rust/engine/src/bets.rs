@@ -13,9 +13,9 @@ use arrow_array::RecordBatch;
 use barograph_core::Result;
 use barograph_core::bins::Bins;
 use barograph_core::distributions::binomial_upper;
-use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
+use crate::coarse::{GROUPS, Grouping, Groups};
 use crate::compare::short;
 use crate::dependence::Dependence;
 use crate::frame;
@@ -32,7 +32,7 @@ const UNLUCKY: f64 = 0.001;
 /// How much is bet, as parts of the most that could be.
 const STAKES: [f64; 3] = [0.1, 0.3, 0.7];
 /// Bins that cuts are taken from, and names that are bet on.
-const CUTS: usize = 10;
+const CUTS: usize = GROUPS;
 /// Windows without a share beyond its β after which an alert of this detector is over.
 const QUIET: u32 = 2;
 
@@ -90,23 +90,12 @@ const LEAST_ROWS: f64 = 20.0;
 /// Lengths of moments: the longest that is at most a 48th of a window, but a minute at least.
 const MOMENTS: [i64; 9] = [MINUTE, 5 * MINUTE, 10 * MINUTE, 15 * MINUTE, 30 * MINUTE, HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR];
 
-/// How the values of a moment are counted.
-#[derive(Clone, Debug)]
-enum Grouping {
-    /// Per counter of the reference's bins the union it belongs to.
-    Unions(Vec<usize>),
-    /// Names with a counter of their own.
-    Names(HashMap<String, usize>),
-}
-
 /// The bets on one column.
 #[derive(Clone, Debug)]
 struct Column {
     bets: Vec<Bet>,
     /// Present if minutes are bet on, not whole tiles.
-    fine: Option<Grouping>,
-    /// Counters of a moment: groups, values, nulls, rows.
-    groups: usize,
+    fine: Option<Groups>,
 }
 
 /// The e-detectors of all columns of a reference, the wealth of each, and the moments that are not closed yet.
@@ -146,31 +135,11 @@ impl Bets {
         let times: Vec<Option<i64>> = times.iter().map(|time| Some(*time)).collect();
         for (moment, rows) in frame::by_tile(batch, &times, self.length)? {
             let fine = self.columns.iter().filter_map(|(name, column)| Some((name, column, column.fine.as_ref()?)));
-            let empty = || fine.clone().map(|(_, column, _)| vec![0; column.groups + 3]).collect();
+            let empty = || fine.clone().map(|(_, _, groups)| vec![0; groups.counters()]).collect();
             let counts = self.moments.entry(moment).or_insert_with(empty);
-            for ((name, column, grouping), counts) in fine.zip(counts) {
-                let Some(array) = rows.column_by_name(name) else { continue };
-                let groups = column.groups;
-                counts[groups + 1] += frame::null_count(array.as_ref());
-                counts[groups + 2] += rows.num_rows() as u64;
-                match grouping {
-                    Grouping::Unions(unions) => {
-                        let Some(bins) = reference.column(name).and_then(|fixed| fixed.bins.as_ref()) else { continue };
-                        frame::numbers(array.as_ref(), &mut |block| {
-                            for value in block.iter().filter(|value| value.is_finite()) {
-                                counts[unions[bins.index(*value)]] += 1;
-                                counts[groups] += 1;
-                            }
-                        });
-                    }
-                    Grouping::Names(names) => {
-                        frame::names(array.as_ref(), &mut |name, count| {
-                            if let Some(group) = names.get(name) {
-                                counts[*group] += count;
-                            }
-                            counts[groups] += count;
-                        });
-                    }
+            for ((name, _, groups), counts) in fine.zip(counts) {
+                if let Some(array) = rows.column_by_name(name) {
+                    groups.count(array.as_ref(), reference.column(name).and_then(|fixed| fixed.bins.as_ref()), counts);
                 }
             }
         }
@@ -200,7 +169,7 @@ impl Bets {
             columns.get(name).is_some_and(|column| wealth.stakes.len() == column.bets.len() * STAKES.len())
                 && wealth.stakes.iter().all(|wealth| wealth.is_finite() && *wealth >= 0.0)
         });
-        let sizes: Vec<usize> = columns.values().filter(|column| column.fine.is_some()).map(|column| column.groups + 3).collect();
+        let sizes: Vec<usize> = columns.values().filter_map(|column| Some(column.fine.as_ref()?.counters())).collect();
         self.moments = moments;
         self.moments.retain(|_, counts| counts.iter().map(Vec::len).eq(sizes.iter().copied()));
     }
@@ -225,8 +194,8 @@ impl Bets {
         let moments = std::mem::replace(&mut self.moments, later);
         for (start, counts) in moments.range(window.0..) {
             let fine = self.columns.iter().filter_map(|(name, column)| Some((name, column, column.fine.as_ref()?)));
-            for ((name, column, grouping), counts) in fine.zip(counts) {
-                let shares: Vec<Option<f64>> = column.bets.iter().map(|bet| share_of(&bet.on, counts, grouping, column.groups)).collect();
+            for ((name, column, groups), counts) in fine.zip(counts) {
+                let shares: Vec<Option<f64>> = column.bets.iter().map(|bet| share_of(&bet.on, counts, groups)).collect();
                 let at = (*start, start + self.length);
                 out.push((name.clone(), at, step(self.wealth.entry(name.clone()).or_default(), &column.bets, &shares, at, self.rate)));
             }
@@ -276,7 +245,7 @@ fn terms(column: &ReferenceColumn, moment: i64, tile: i64, unlucky: f64) -> Colu
     // What the reference is worth in independent rows: by its most dependent windows.
     let factor = |of: fn(&Dependence) -> f64| column.dependence.iter().map(of).fold(1.0, f64::max);
     let error = |rows: u64| libm::sqrt(libm::log(2.0 / unlucky) / (2.0 * rows as f64 / factor(|known| known.values)).max(1e-9));
-    let (mut bets, mut grouping, mut groups) = (Vec::new(), None, 0);
+    let mut bets = Vec::new();
     let mut add = |on: On, usual: f64, reached: f64, error: f64| {
         let beta = (usual + TOLERANCE + error).max(reached);
         // Where β leaves no room above it, a bet could only lose.
@@ -288,8 +257,6 @@ fn terms(column: &ReferenceColumn, moment: i64, tile: i64, unlucky: f64) -> Colu
         Content::Numbers(numbers) => {
             if let (Some(bins), Some(counts)) = (&column.bins, &numbers.bins) {
                 let error = error(numbers.finite());
-                let unions = Bins::unions(counts, CUTS, 1);
-                groups = unions.last().map_or(0, |last| last + 1);
                 for edge in cuts(bins, counts) {
                     let at = bins.index(edge).min(counts.len() - 1);
                     let below = counts[..=at].iter().sum::<u64>() as f64 / numbers.finite().max(1) as f64;
@@ -297,15 +264,11 @@ fn terms(column: &ReferenceColumn, moment: i64, tile: i64, unlucky: f64) -> Colu
                     add(On::UpTo(edge, at), below, most, error);
                     add(On::Above(edge, at), 1.0 - below, 1.0 - least, error);
                 }
-                grouping = Some(Grouping::Unions(unions));
             }
         }
         Content::Names(names) => {
             let error = error(names.total());
             let ranked = names.ranked();
-            groups = ranked.len().min(CUTS);
-            grouping =
-                Some(Grouping::Names(ranked.iter().take(CUTS).enumerate().map(|(at, (name, _))| ((*name).to_owned(), at)).collect()));
             for (name, count) in ranked.into_iter().take(CUTS) {
                 let usual = count as f64 / names.total().max(1) as f64;
                 let (least, most) = known.and_then(|known| known.reached(name)).unwrap_or((usual, usual));
@@ -313,18 +276,19 @@ fn terms(column: &ReferenceColumn, moment: i64, tile: i64, unlucky: f64) -> Colu
                 add(On::NotName(name.to_owned()), 1.0 - usual, 1.0 - least, error);
             }
         }
-        Content::Times(_) | Content::Counted => return Column { bets, fine: None, groups },
+        Content::Times(_) | Content::Counted => return Column { bets, fine: None },
     }
     let rows = profile.count.max(1) as f64 / factor(|known| known.nulls);
     let usual = profile.nulls as f64 / profile.count.max(1) as f64;
     let upper = binomial_upper((usual * rows).min(rows), rows.max(1.0), unlucky);
     let reached = known.map_or(0.0, |known| known.most_nulls);
     add(On::Nulls, usual, (upper + NULL_TOLERANCE).max(reached), NULL_TOLERANCE - TOLERANCE);
-    Column { bets, fine: grouping.filter(|_| fine), groups }
+    Column { bets, fine: Groups::of(profile).filter(|_| fine) }
 }
 
 /// The share of a moment; `None` without rows to take it of.
-fn share_of(on: &On, counts: &[u64], grouping: &Grouping, groups: usize) -> Option<f64> {
+fn share_of(on: &On, counts: &[u64], groups: &Groups) -> Option<f64> {
+    let (grouping, groups) = (&groups.grouping, groups.len);
     let (values, nulls, rows) = (counts[groups], counts[groups + 1], counts[groups + 2]);
     let of = |part: u64, whole: u64| (whole > 0).then(|| part as f64 / whole as f64);
     match (on, grouping) {

@@ -2,6 +2,7 @@
 
 pub mod alert;
 pub mod bets;
+pub mod coarse;
 pub mod compare;
 pub mod dependence;
 pub mod events;
@@ -14,6 +15,7 @@ pub mod reference;
 pub mod report;
 pub mod rules;
 pub mod schema;
+mod segments;
 pub mod settings;
 pub mod window;
 

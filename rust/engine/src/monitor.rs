@@ -22,6 +22,7 @@ use crate::pulse::Pulse;
 use crate::reference::Reference;
 use crate::report::{Method, Report, Row, Verdict};
 use crate::rules::{self, Rule, Standing};
+use crate::segments::Segments;
 use crate::settings::Settings;
 use crate::window::{self, Tile};
 
@@ -106,6 +107,7 @@ pub struct Monitor {
     alerts: Alerts,
     pulse: Pulse,
     standings: Vec<Standing>,
+    segments: Segments,
     deploys: Vec<Deploy>,
     late: u64,
     untimed: u64,
@@ -137,7 +139,8 @@ impl Monitor {
         let (tiles, history) = (BTreeMap::new(), Vec::new());
         let (pulse, standings, deploys) = (Pulse::default(), vec![Standing::default(); config.rules.len()], Vec::new());
         let (closed, late, untimed) = (None, 0, 0);
-        Ok(Self { config, reference, tile, tiles, join, closed, history, bets, alerts, pulse, standings, deploys, late, untimed, muted: 0, seen: 0 })
+        let segments = Segments::of(&reference);
+        Ok(Self { config, reference, tile, tiles, join, closed, history, bets, alerts, pulse, standings, segments, deploys, late, untimed, muted: 0, seen: 0 })
     }
 
     /// Adds a frame of events. Rows without a time take `now`; a row of a closed window counts as late and still enters its tile.
@@ -186,6 +189,9 @@ impl Monitor {
             self.tile_at(start)?;
             if self.closed.is_none_or(|closed| start >= closed) {
                 self.bets.count(&batch.slice(from, run.len()), &marks.times[from..until], &self.reference)?;
+                if !self.segments.is_empty() {
+                    self.segments.count(start, &batch.slice(from, run.len()), &self.reference)?;
+                }
             }
             // Split borrows: the tile is changed while the reference is read.
             let reference = Arc::clone(&self.reference);
@@ -477,8 +483,10 @@ impl Monitor {
             }
         }
         let tested = report.columns.iter().filter(|column| column.role.is_tested()).count().max(1) as f64;
-        let share = 0.5 * (window.1 - window.0) as f64 / (tested * self.config.ticket_every as f64);
-        let level = share.min(self.config.settings.alpha());
+        // Half of the budget is for tests of windows; where there are segments, they have half of that.
+        let budget = 0.5 * (window.1 - window.0) as f64 / self.config.ticket_every as f64;
+        let budget = if self.segments.is_empty() { budget } else { 0.5 * budget };
+        let level = (budget / tested).min(self.config.settings.alpha());
         for column in report.columns.iter().filter(|column| column.role.is_tested()) {
             let own = || report.rows.iter().filter(|row| row.column == column.column && row.verdict.is_some());
             let Some(worst) = column.verdict.and_then(|verdict| own().find(|row| row.verdict == Some(verdict))) else { continue };
@@ -513,6 +521,17 @@ impl Monitor {
             }
         }
         rows.extend(bets.into_values());
+        let reference = Arc::clone(&self.reference);
+        for judged in self.segments.close(window, &reference, &self.config.settings, budget) {
+            if judged.verdict >= Verdict::Warning || self.alerts.has(&judged.name) {
+                let (column, verdict, row) = (judged.name.as_str(), judged.verdict, &judged.row);
+                self.judge(&Judgement { column, verdict, severity: Severity::Ticket, row, cause: None }, window);
+            }
+            // What did not move is one row per segment: its events.
+            if judged.verdict >= Verdict::Info || judged.row.method == Method::Events {
+                rows.push(judged.row);
+            }
+        }
     }
 
     fn summarise(&self, tile: &Tile) -> Result<Summary> {
@@ -559,6 +578,7 @@ impl Monitor {
         writer.u64(self.muted);
         writer.u64(self.seen);
         writer.str(&json(&self.pulse)?);
+        self.segments.encode(&mut writer);
         writer.str(&json(&self.standings)?);
         writer.str(&json(&self.deploys)?);
         writer.str(&json(&self.history)?);
@@ -592,6 +612,7 @@ impl Monitor {
         (out.late, out.untimed, out.muted) = (reader.u64()?, reader.u64()?, reader.u64()?);
         out.seen = reader.u64()?;
         out.pulse = parsed(reader.str()?)?;
+        out.segments.restore(&mut reader)?;
         out.standings = parsed(reader.str()?)?;
         out.standings.resize(out.config.rules.len(), Standing::default());
         out.deploys = parsed(reader.str()?)?;
@@ -605,11 +626,12 @@ impl Monitor {
     /// What it promises about false alerts, in words.
     pub fn policy(&self) -> String {
         let days = self.config.ticket_every as f64 / window::DAY as f64;
+        let segments = if self.segments.is_empty() { "" } else { " and of segments, in equal parts" };
         format!(
             "At most one false ticket in {days} days, in expectation and over all columns together, whatever the dependence between them, \
              while no column moves farther from its reference than {} in Kolmogorov-Smirnov distance (plus what the reference's own \
              windows of this length reached) and no share of nulls by more than 0.02: half of it for the e-detectors, which bet once per \
-             closed minute or tile, half for the tests of whole windows. Rules on metrics and latency report what happened and lie outside it.",
+             closed minute or tile, half for the tests of whole windows{segments}. Rules on metrics and latency report what happened and lie outside it.",
             crate::bets::TOLERANCE
         )
     }

@@ -7,6 +7,7 @@ use barograph_core::hash::murmur3_x64_128;
 use barograph_core::{Error, Result};
 
 use crate::dependence::{Collector, Dependence};
+use crate::coarse::{self, Plan, SegmentCounts};
 use crate::frame;
 use crate::profile::{ColumnProfile, Profile};
 use crate::schema::{Kind, Role, Schema};
@@ -42,13 +43,15 @@ pub struct Reference {
     pub columns: Vec<ReferenceColumn>,
     /// When it was made, in nanoseconds since the epoch; not part of its identity.
     pub created: Option<i64>,
+    /// Coarse counts by the values of the columns of role segment.
+    pub segments: Vec<SegmentCounts>,
     /// Whether the counts are of whole values (rows were read) or of histogram cells (made from a profile).
     pub from_rows: bool,
 }
 
 impl Reference {
-    fn new(rows: u64, columns: Vec<ReferenceColumn>, created: Option<i64>, from_rows: bool) -> Self {
-        let mut out = Self { id: String::new(), rows, columns, created, from_rows };
+    fn new(rows: u64, columns: Vec<ReferenceColumn>, segments: Vec<SegmentCounts>, created: Option<i64>, from_rows: bool) -> Self {
+        let mut out = Self { id: String::new(), rows, columns, segments, created, from_rows };
         let mut writer = Writer::new();
         out.encode_content(&mut writer);
         let (high, low) = murmur3_x64_128(&writer.into_payload(), 0);
@@ -78,7 +81,7 @@ impl Reference {
             }
             columns.push(ReferenceColumn { profile: column, bins: edges, dependence: Vec::new() });
         }
-        Ok(Self::new(profile.rows, columns, created, false))
+        Ok(Self::new(profile.rows, columns, Vec::new(), created, false))
     }
 
     /// Identity: a hash of its content, 32 hexadecimal digits.
@@ -109,6 +112,13 @@ impl Reference {
             writer.len(column.dependence.len());
             column.dependence.iter().for_each(|factor| factor.encode(writer));
         }
+        writer.len(self.segments.len());
+        self.segments.iter().for_each(|segments| segments.encode(writer));
+    }
+
+    /// The columns that segments of this one are counted by.
+    pub(crate) fn plan(&self, segment: &str) -> Plan {
+        coarse::plan(self.columns.iter().map(|column| &column.profile), segment)
     }
 
     /// The reference as a snapshot.
@@ -141,8 +151,17 @@ impl Reference {
             }
             columns.push(ReferenceColumn { profile, bins, dependence });
         }
+        let sizes = |segment: &str| {
+            let columns = columns.iter().map(|column: &ReferenceColumn| &column.profile);
+            coarse::plan(columns, segment).iter().map(|(_, groups)| groups.counters()).collect()
+        };
+        let segments = (0..reader.len(2)?).map(|_| SegmentCounts::decode(&mut reader, sizes)).collect::<Result<Vec<_>>>()?;
         reader.finish()?;
-        let out = Self::new(rows, columns, created, from_rows);
+        let of_segments = columns.iter().filter(|column| coarse::is_segment(&column.profile)).map(|column| &column.profile.column.name);
+        if !segments.is_empty() && !of_segments.eq(segments.iter().map(|segments| &segments.column)) {
+            return Err(Error::decode("the segments of a reference are not those of its columns"));
+        }
+        let out = Self::new(rows, columns, segments, created, from_rows);
         out.schema().checked().map_err(|error| Error::decode(error.message))?;
         Ok(out)
     }
@@ -184,6 +203,7 @@ pub struct ReferenceBuilder {
     samples: Vec<EdgeSample>,
     /// Counters of the second pass.
     counted: Option<Vec<ReferenceColumn>>,
+    segments: Vec<SegmentCounts>,
     /// Present if some column holds the time of the rows.
     windows: Option<Collector>,
     bins: usize,
@@ -202,7 +222,7 @@ impl ReferenceBuilder {
         let samples = schema.columns.iter().map(|_| EdgeSample::default()).collect();
         let time = schema.columns.iter().find(|column| column.role == Role::Time && column.kind == Kind::Time);
         let windows = time.map(|time| Collector::new(&time.name, schema.columns.len()));
-        Ok(Self { profile: Profile::new(schema, None)?, samples, counted: None, windows, bins })
+        Ok(Self { profile: Profile::new(schema, None)?, samples, counted: None, segments: Vec::new(), windows, bins })
     }
 
     /// First pass over the rows.
@@ -260,12 +280,24 @@ impl ReferenceBuilder {
             }
             columns.push(ReferenceColumn { profile, bins: edges, dependence });
         }
+        let plan = |segment: &str| coarse::plan(columns.iter().map(|column| &column.profile), segment);
+        let of_segments = columns.iter().map(|column| &column.profile).filter(|profile| coarse::is_segment(profile));
+        self.segments = of_segments.map(|profile| SegmentCounts::new(profile, &plan(&profile.column.name))).collect();
         self.counted = Some(columns);
-        Ok(again)
+        Ok(again || !self.segments.is_empty())
     }
 
-    /// Second pass: counts the rows of columns that were thinned.
-    pub fn count(&mut self, batch: &RecordBatch) {
+    /// Second pass: counts the rows of columns that were thinned, and of segments.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn count(&mut self, batch: &RecordBatch) -> Result<()> {
+        let columns = self.counted.as_deref().unwrap_or_default();
+        for segments in &mut self.segments {
+            let plan = coarse::plan(columns.iter().map(|column| &column.profile), &segments.column);
+            let bins = |name: &str| columns.iter().find(|column| column.profile.column.name == name)?.bins.as_ref();
+            segments.count(batch, &plan, &bins)?;
+        }
         for (column, _) in self.counted.iter_mut().flatten().zip(&self.samples).filter(|(_, sample)| sample.stride > 0) {
             let Some(array) = batch.column_by_name(&column.profile.column.name) else { continue };
             let (Some(bins), crate::profile::Content::Numbers(numbers)) = (&column.bins, &mut column.profile.content) else { continue };
@@ -277,6 +309,7 @@ impl ReferenceBuilder {
                 bins.count(&finite, counts);
             });
         }
+        Ok(())
     }
 
     /// The reference.
@@ -300,6 +333,6 @@ impl ReferenceBuilder {
                 .hint("pass a frame or files that do not change while they are read"));
             }
         }
-        Ok(Reference::new(self.profile.rows, columns, created, true))
+        Ok(Reference::new(self.profile.rows, columns, self.segments, created, true))
     }
 }

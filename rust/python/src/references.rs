@@ -59,6 +59,11 @@ impl PyReference {
         self.profile().column_of(name)
     }
 
+    /// Segment columns and their values.
+    fn segments(&self) -> Vec<(String, Vec<String>)> {
+        self.inner.segments.iter().map(|segments| (segments.column.clone(), segments.names.clone())).collect()
+    }
+
     fn to_bytes<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         let bytes = py.detach(|| self.inner.to_bytes());
         PyBytes::new(py, &bytes)
@@ -119,10 +124,7 @@ impl PyReferenceBuilder {
 
     fn count(&self, frame: &Bound<'_, PyAny>) -> PyResult<()> {
         for_each_batch(frame, |batch| {
-            if let Some(builder) = lock(&self.inner).as_mut() {
-                builder.count(batch);
-            }
-            Ok(())
+            lock(&self.inner).as_mut().map_or(Ok(()), |builder| builder.count(batch))
         })
     }
 

@@ -1,0 +1,201 @@
+//! Segments of a closed window against the same segments of the reference.
+
+use std::collections::BTreeMap;
+
+use arrow_array::RecordBatch;
+use barograph_core::Result;
+use barograph_core::bins::Bins;
+use barograph_core::codec::{Reader, Writer};
+use barograph_core::scores::psi::PsiTest;
+use barograph_core::scores::share::ShareTest;
+
+use crate::coarse::{Plan, SegmentCounts};
+use crate::reference::Reference;
+use crate::report::{Method, Row, Verdict};
+use crate::settings::Settings;
+
+/// A group of a segment's test needs this many rows of the reference.
+const LEAST_IN_GROUP: u64 = 5;
+
+/// Coarse counts of every segment, tile by tile, until their window closes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Segments {
+    /// Per segment column its values, nothing counted, and the columns it counts.
+    columns: Vec<(SegmentCounts, Plan)>,
+    tiles: BTreeMap<i64, Vec<SegmentCounts>>,
+}
+
+/// A segment's column, judged.
+pub(crate) struct Judged {
+    pub(crate) row: Row,
+    pub(crate) verdict: Verdict,
+    /// What an alert about it is called.
+    pub(crate) name: String,
+}
+
+impl Segments {
+    /// The segments of a reference.
+    pub(crate) fn of(reference: &Reference) -> Self {
+        let columns = reference.segments.iter().map(|counts| (counts.cleared(), reference.plan(&counts.column))).collect();
+        Self { columns, tiles: BTreeMap::new() }
+    }
+
+    /// Whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.columns.is_empty()
+    }
+
+    /// Counts the rows of a tile.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub(crate) fn count(&mut self, start: i64, batch: &RecordBatch, reference: &Reference) -> Result<()> {
+        let columns = &self.columns;
+        let tile = self.tiles.entry(start).or_insert_with(|| columns.iter().map(|(counts, _)| counts.clone()).collect());
+        for (counts, (_, plan)) in tile.iter_mut().zip(columns) {
+            counts.count(batch, plan, &|name| reference.column(name).and_then(|fixed| fixed.bins.as_ref()))?;
+        }
+        Ok(())
+    }
+
+    /// Judges the segments of a closed window and forgets their counts; every test has this level.
+    pub(crate) fn close(&mut self, (start, end): (i64, i64), reference: &Reference, settings: &Settings, share: f64) -> Vec<Judged> {
+        let later = self.tiles.split_off(&end);
+        let tiles = std::mem::replace(&mut self.tiles, later);
+        let mut out = Vec::new();
+        let tests: usize = self.columns.iter().map(|(counts, plan)| 2 * (counts.names.len() + 1) * plan.len()).sum();
+        let level = (share / tests.max(1) as f64).min(settings.alpha());
+        for (at, (empty, plan)) in self.columns.iter().enumerate() {
+            let mut whole = empty.clone();
+            tiles.range(start..).filter_map(|(_, tile)| tile.get(at)).for_each(|tile| whole.merge(tile));
+            let Some(fixed) = reference.segments.get(at) else { continue };
+            for ((name, was), (_, is)) in fixed.segments().zip(whole.segments()) {
+                let segment = format!("{}={name}", empty.column);
+                let row = |column: &str, method: Method| Row {
+                    window_start: Some(start),
+                    window_end: Some(end),
+                    segment: Some(segment.clone()),
+                    reference: Some(reference.id().to_owned()),
+                    ..Row::blank(column, method)
+                };
+                let rows = is.first().and_then(|counts| counts.last()).copied().unwrap_or(0);
+                if rows == 0 {
+                    continue;
+                }
+                let events = Row { value: Some(rows as f64), n_current: Some(rows), ..row(crate::monitor::MODEL, Method::Events) };
+                out.push(Judged { row: events, verdict: Verdict::Ok, name: String::new() });
+                for (((column, groups), was), is) in plan.iter().zip(was).zip(is) {
+                    let factor = reference.column(column).and_then(|fixed| fixed.dependence_over(end - start));
+                    let factor = if settings.dependence { factor.map_or(1.0, |known| known.values) } else { 1.0 };
+                    let psi = psi(was, is, groups.len, factor, settings, level, row(column, Method::Psi));
+                    let nulls = nulls(was, is, groups.len, settings, level, row(column, Method::NullShare));
+                    let name = format!("{column} [{segment}]");
+                    let worst = [psi, nulls].into_iter().flatten().max_by_key(|(_, verdict)| *verdict);
+                    out.extend(worst.map(|(row, verdict)| Judged { row, verdict, name }));
+                }
+            }
+        }
+        out
+    }
+
+    pub(crate) fn encode(&self, writer: &mut Writer) {
+        writer.len(self.tiles.len());
+        for (start, tile) in &self.tiles {
+            writer.i64(*start);
+            tile.iter().for_each(|counts| counts.encode(writer));
+        }
+    }
+
+    /// Reads the counts of open windows back.
+    ///
+    /// # Errors
+    /// `Decode` for bytes that `encode` did not write.
+    pub(crate) fn restore(&mut self, reader: &mut Reader<'_>) -> Result<()> {
+        for _ in 0..reader.len(1)? {
+            let start = reader.i64()?;
+            let mut tile = Vec::new();
+            for (known, plan) in &self.columns {
+                let counts = SegmentCounts::decode(reader, |_| plan.iter().map(|(_, groups)| groups.counters()).collect())?;
+                if (&counts.column, &counts.names) != (&known.column, &known.names) {
+                    return Err(barograph_core::Error::decode("the segments of a monitor are not those of its reference"));
+                }
+                tile.push(counts);
+            }
+            self.tiles.insert(start, tile);
+        }
+        Ok(())
+    }
+}
+
+/// The verdict of a test: the largest tolerance it rejects at this level.
+fn verdict(p: [f64; 3], level: f64, alpha: f64) -> Verdict {
+    match p {
+        [_, _, critical] if critical <= level => Verdict::Critical,
+        [_, warning, _] if warning <= level => Verdict::Warning,
+        [info, ..] if info <= alpha => Verdict::Info,
+        _ => Verdict::Ok,
+    }
+}
+
+/// PSI of the groups, and what is in none, as a group of its own.
+fn psi(was: &[u64], is: &[u64], groups: usize, factor: f64, settings: &Settings, level: f64, row: Row) -> Option<(Row, Verdict)> {
+    let counts = |side: &[u64]| -> Vec<u64> {
+        let known = &side[..groups];
+        let rest = side[groups].saturating_sub(known.iter().sum());
+        known.iter().copied().chain((rest > 0).then_some(rest)).collect()
+    };
+    let (mut p, mut q) = (counts(was), counts(is));
+    let len = p.len().max(q.len());
+    p.resize(len, 0);
+    q.resize(len, 0);
+    let unions = Bins::unions(&p, len, LEAST_IN_GROUP);
+    let united = |counts: &[u64]| {
+        let mut out = vec![0.0; unions.last().map_or(0, |last| last + 1)];
+        unions.iter().zip(counts).for_each(|(union, count)| out[*union] += *count as f64 / factor);
+        out
+    };
+    let (p, q) = (united(&p), united(&q));
+    let (n, m) = (p.iter().sum::<f64>(), q.iter().sum::<f64>());
+    if p.len() < 2 || n.min(m) < 10.0 * p.len() as f64 {
+        return None;
+    }
+    let test = PsiTest::new(&p, &q, settings.smoothing).ok()?;
+    let score = test.score(settings.psi_tolerances[1], settings.confidence);
+    let p_values = settings.psi_tolerances.map(|tolerance| test.p_value(tolerance));
+    let verdict = verdict(p_values, level, settings.alpha());
+    let row = Row {
+        value: Some(score.value),
+        lower: score.lower,
+        upper: score.upper,
+        interval: Some("confidence".into()),
+        p_value: Some(p_values[1]),
+        threshold: Some(settings.psi_tolerances[1]),
+        n_reference: Some(was[groups]),
+        n_current: Some(is[groups]),
+        verdict: Some(verdict),
+        ..row
+    };
+    Some((row, verdict))
+}
+
+fn nulls(was: &[u64], is: &[u64], groups: usize, settings: &Settings, level: f64, row: Row) -> Option<(Row, Verdict)> {
+    let of = |side: &[u64]| (side[groups + 1] as f64, side[groups + 2] as f64);
+    let ((p, n), (q, m)) = (of(was), of(is));
+    let test = ShareTest::new(p, n, q, m).ok()?;
+    let score = test.score(settings.share_tolerances[1], settings.confidence);
+    let p_values = settings.share_tolerances.map(|tolerance| test.p_value(tolerance));
+    let verdict = verdict(p_values, level, settings.alpha());
+    let row = Row {
+        value: Some(score.value),
+        lower: score.lower,
+        upper: score.upper,
+        interval: Some("confidence".into()),
+        p_value: Some(p_values[1]),
+        threshold: Some(settings.share_tolerances[1]),
+        n_reference: Some(n as u64),
+        n_current: Some(m as u64),
+        verdict: Some(verdict),
+        ..row
+    };
+    Some((row, verdict))
+}
