@@ -63,9 +63,11 @@ class Monitor:
 
     budget: at most one false alert about drift in so long, in
     expectation, over all columns; see `policy`. segments: columns whose values are watched apart; the reference decides which it can,
-    and without the argument all of them are. ticks: "auto" closes windows by the wall clock, from a background thread that starts
-    with the first event; "manual" leaves it to you. autosave: a file that every tick writes, and that a monitor of the same name and
-    reference resumes from. A monitor keeps no rows: per tile (a day for whole days, else the window) one profile.
+    and without the argument all of them are. memory: bytes its tiles may take; beyond them the oldest are given up and counted. ticks:
+    "auto" closes windows by the wall clock, from a background thread that starts with the first event; "manual" leaves it to you.
+    autosave: a file that every tick writes, and that a monitor of the same name and
+    reference resumes from. A monitor keeps no rows: per tile (a day for whole days, else the window) one profile; after three days tiles
+    become days, after five weeks weeks.
 
     >>> monitor = Monitor("m", reference=Reference({"x": [1.0, 2.0, 3.0, 4.0] * 200}), window="1h", ticks="manual")
     >>> hour = datetime(2026, 1, 1, tzinfo=UTC)
@@ -85,6 +87,7 @@ class Monitor:
         confidence: float = 0.99,
         budget: str | timedelta = "7d",
         segments: Sequence[str] | None = None,
+        memory: int = 256 << 20,
         ticks: Literal["auto", "manual"] = "auto",
         autosave: str | Path | None = None,
     ) -> None:
@@ -102,6 +105,7 @@ class Monitor:
             "settings": {"confidence": confidence},
             "rules": [_rule(rule) for rule in rules],
             "ticket_every": _nanoseconds("budget", budget),
+            "memory": _bytes(memory),
         }
         native = _barograph.Monitor(json.dumps(config), reference._native)
         if autosave is not None and Path(autosave).exists():
@@ -334,6 +338,12 @@ def _rule(rule: Mapping[str, Any]) -> dict[str, Any]:
             hint = f"did you mean {near[0]!r}?" if near else f"a rule has {', '.join(_RULE)}"
             raise InvalidArgumentError(f"`rules`: unknown key {name!r}", hint)
     return fields
+
+
+def _bytes(memory: int) -> int:
+    if not isinstance(memory, int) or memory < 1 << 20:
+        raise InvalidArgumentError(f"`memory` must be a whole number of bytes, at least 1 MB, got {memory!r}")
+    return memory
 
 
 def _nanoseconds(argument: str, length: str | timedelta) -> int:

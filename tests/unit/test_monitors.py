@@ -275,3 +275,53 @@ def test_two_rules_on_one_metric_are_refused():
     rules = [{"metric": "events", "below": 1}, {"metric": "events", "above": 9}]
     with pytest.raises(bg.errors.InvalidArgumentError, match="two rules on events"):
         bg.Monitor("m", reference=REFERENCE, rules=rules)
+
+
+def weeks_of(days, per_day=240):
+    rng = np.random.default_rng(8)
+    n = days * per_day
+    at = [DAY + timedelta(days=i / per_day) for i in range(n)]
+    return pl.DataFrame({"id": range(n), "x": rng.normal(size=n), "score": rng.random(n), "at": at})
+
+
+def test_old_tiles_become_days_and_weeks_and_lose_nothing():
+    frame = weeks_of(80)
+    monitor = bg.Monitor("m", reference=REFERENCE, window="1h", ticks="manual")
+    for day in range(80):
+        monitor.observe_frame(frame[day * 240 : (day + 1) * 240], time="at", id="id", score="score")
+        monitor.tick(DAY + timedelta(days=day + 1))
+    everything = DAY, DAY + timedelta(days=100)
+    assert monitor.summary(*everything).events == 80 * 240
+    assert monitor.summary(DAY + timedelta(days=78), DAY + timedelta(days=79)).events == 240
+    assert monitor.summary(DAY + timedelta(days=60), DAY + timedelta(days=61)).events == 240
+    # A week ago hours are gone: the day answers for its start.
+    assert monitor.summary(DAY + timedelta(days=60, hours=3), DAY + timedelta(days=60, hours=4)) is None
+    assert monitor.summary(DAY + timedelta(days=7), DAY + timedelta(days=14)).events == 7 * 240
+    # Labels and events that come after it find the day and the week they belong to.
+    again = bg.Monitor.restore(monitor.snapshot())
+    labels = frame.select("id", y=(pl.col("score") > 0.5).cast(pl.Int8))
+    for one in (monitor, again):
+        one.label(labels, id="id", label="y")
+        one.observe_frame(frame[:100].drop("id"), time="at", score="score")
+        one.tick(DAY + timedelta(days=81))
+    assert monitor.snapshot() == again.snapshot()
+    summary = monitor.summary(*everything)
+    assert (summary.events, summary.labelled, summary.auc) == (80 * 240 + 100, 80 * 240, 1.0)
+    assert monitor.summary(DAY, DAY + timedelta(days=7)).events == 7 * 240 + 100
+    assert monitor.counts()["late"] == 100
+    assert monitor.counts()["forgotten_tiles"] == 0
+
+
+def test_a_monitor_keeps_to_its_memory_and_counts_what_it_gave_up():
+    rng = np.random.default_rng(1)
+    wide = pl.DataFrame({f"f{i}": rng.normal(size=4000) for i in range(20)})
+    monitor = bg.Monitor("m", reference=bg.Reference(wide), window="1h", ticks="manual", memory=2 << 20)
+    for part in range(5):
+        hours = rng.integers(0, 50_000, 800)
+        stamped = wide[part * 800 : (part + 1) * 800].with_columns(at=pl.Series([DAY + timedelta(hours=int(h)) for h in hours]))
+        monitor.observe_frame(stamped, time="at")
+    assert monitor.counts()["forgotten_tiles"] > 1000
+    assert len(monitor.snapshot()) < 3 << 20
+    for bad in (1000, "256MB", 1.5):
+        with pytest.raises(bg.errors.InvalidArgumentError, match="memory"):
+            bg.Monitor("m", reference=REFERENCE, memory=bad)

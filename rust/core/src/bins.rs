@@ -10,7 +10,8 @@ use crate::sketches::exponential_histogram::Cell;
 
 /// Bins made of a reference by default: deciles and ventiles are unions of them.
 pub const DEFAULT_BINS: usize = 1000;
-const MAX_EDGES: usize = 1 << 16;
+/// Most edges of a column.
+pub const MAX_EDGES: usize = 1 << 16;
 const GUIDE_CELLS: usize = 8192;
 /// Marks a guide cell with more edges than are compared at once; the rest of the number is how many edges lie before the cell.
 const CROWDED: u32 = 1 << 31;

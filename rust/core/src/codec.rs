@@ -99,6 +99,19 @@ impl Writer {
         self.bytes.push(value as u8);
     }
 
+    /// Counters whose number the reader knows; a run of zeros takes two bytes or so.
+    pub fn counts(&mut self, counts: &[u64]) {
+        for run in counts.chunk_by(|a, b| *a == 0 && *b == 0) {
+            match run {
+                [0, ..] => {
+                    self.u64(0);
+                    self.u64(run.len() as u64 - 1);
+                }
+                _ => run.iter().for_each(|count| self.u64(*count)),
+            }
+        }
+    }
+
     /// A length or count.
     pub fn len(&mut self, value: usize) {
         self.u64(value as u64);
@@ -274,6 +287,27 @@ impl<'a> Reader<'a> {
     pub fn i64(&mut self) -> Result<i64> {
         let value = self.u64()?;
         Ok((value >> 1) as i64 ^ -((value & 1) as i64))
+    }
+
+    /// So many counters, written by [`Writer::counts`]; the caller bounds their number.
+    ///
+    /// # Errors
+    /// `Decode`.
+    pub fn counts(&mut self, number: usize) -> Result<Vec<u64>> {
+        let mut out = Vec::with_capacity(number);
+        while out.len() < number {
+            let count = self.u64()?;
+            if count > 0 {
+                out.push(count);
+                continue;
+            }
+            let more = self.u64()?;
+            if more >= (number - out.len()) as u64 || out.last() == Some(&0) {
+                return Err(Error::decode("a run of zeros in the snapshot is not as it was written"));
+            }
+            out.resize(out.len() + more as usize + 1, 0);
+        }
+        Ok(out)
     }
 
     /// A count of things that take at least `item_bytes` each, so that it can be allocated.

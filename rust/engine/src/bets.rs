@@ -109,19 +109,25 @@ pub struct Bets {
     tile: i64,
     /// Budget per nanosecond of one column.
     rate: f64,
+    most: usize,
+    /// Moments that were given up because there were too many.
+    pub(crate) forgotten: u64,
 }
 
 impl Bets {
     /// Bets on the tested columns of a reference, for windows and tiles of these lengths and a budget of one false alarm per
-    /// `horizon` nanoseconds over all of them.
-    pub fn new(reference: &Reference, window: i64, tile: i64, horizon: f64) -> Self {
+    /// `horizon` nanoseconds over all of them, with so many bytes for moments that are not closed.
+    pub fn new(reference: &Reference, window: i64, tile: i64, horizon: f64, memory: usize) -> Self {
         let tested: Vec<&ReferenceColumn> = reference.columns.iter().filter(|column| column.profile.column.role.is_tested()).collect();
         let unlucky = UNLUCKY / tested.len().max(1) as f64;
         let length = MOMENTS.into_iter().rev().find(|length| *length <= window / 48 && tile % length == 0).unwrap_or(MINUTE);
         let length = if tile % length == 0 { length } else { tile };
         let columns = tested.iter().map(|column| (column.profile.column.name.clone(), terms(column, length, tile, unlucky)));
         let rate = 1.0 / (tested.len().max(1) as f64 * horizon);
-        Self { columns: columns.collect(), wealth: BTreeMap::new(), moments: BTreeMap::new(), length, tile, rate }
+        let columns: BTreeMap<String, Column> = columns.collect();
+        let counters: usize = columns.values().filter_map(|column| Some(column.fine.as_ref()?.counters() + 4)).sum();
+        let most = (memory / (8 * counters.max(1))).max(100);
+        Self { columns, wealth: BTreeMap::new(), moments: BTreeMap::new(), length, tile, rate, most, forgotten: 0 }
     }
 
     /// Counts rows of one tile, given with their times, into their moments.
@@ -143,7 +149,15 @@ impl Bets {
                 }
             }
         }
+        self.keep_within();
         Ok(())
+    }
+
+    fn keep_within(&mut self) {
+        while self.moments.len() > self.most {
+            self.moments.pop_first();
+            self.forgotten += 1;
+        }
     }
 
     /// The moments that are not closed yet, for a snapshot.

@@ -162,6 +162,11 @@ impl SegmentCounts {
         self.counts.iter_mut().flatten().flatten().zip(theirs).for_each(|(to, from)| *to += from);
     }
 
+    /// How many counters these are, and what they cost beside.
+    pub(crate) fn counters(&self) -> usize {
+        self.counts.iter().flatten().map(|counts| counts.len() + 3).sum()
+    }
+
     /// Name and counts of every value, the others last.
     pub(crate) fn segments(&self) -> impl Iterator<Item = (&str, &Vec<Vec<u64>>)> {
         self.names.iter().map(String::as_str).chain([OTHER]).zip(&self.counts)

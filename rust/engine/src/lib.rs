@@ -8,6 +8,7 @@ pub mod dependence;
 pub mod events;
 pub mod frame;
 pub mod labels;
+mod lattice;
 pub mod monitor;
 pub mod profile;
 mod pulse;

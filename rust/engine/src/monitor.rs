@@ -17,6 +17,7 @@ use crate::compare::compare;
 use crate::events::Marks;
 use crate::frame;
 use crate::labels::{LabelJoin, Prediction, doubles, keys};
+use crate::lattice::Lattice;
 use crate::profile::Profile;
 use crate::pulse::Pulse;
 use crate::reference::Reference;
@@ -26,8 +27,6 @@ use crate::segments::Segments;
 use crate::settings::Settings;
 use crate::window::{self, Tile};
 
-/// Tiles kept: more than two years of days.
-const MOST_TILES: usize = 800;
 /// Empty windows that close at once after a long silence.
 const MOST_EMPTY: i64 = 1000;
 /// Rows of history kept.
@@ -52,6 +51,13 @@ pub struct Config {
     /// The budget: at most one false ticket in so many nanoseconds, in expectation.
     #[serde(default = "a_week")]
     pub ticket_every: i64,
+    /// Bytes that tiles may take; beyond them the oldest are given up.
+    #[serde(default = "a_quarter")]
+    pub memory: usize,
+}
+
+fn a_quarter() -> usize {
+    256 << 20
 }
 
 fn a_week() -> i64 {
@@ -99,7 +105,7 @@ pub struct Monitor {
     config: Config,
     reference: Arc<Reference>,
     tile: i64,
-    tiles: BTreeMap<i64, Tile>,
+    tiles: Lattice,
     join: LabelJoin,
     closed: Option<i64>,
     history: Vec<Row>,
@@ -134,13 +140,34 @@ impl Monitor {
             return Err(Error::invalid(format!("`budget` must be at least an hour, got {} s", config.ticket_every / 1_000_000_000)));
         }
         // Half of the budget is for the e-detectors, half for the tests of whole windows.
-        let bets = Bets::new(&reference, config.window, tile, 2.0 * config.ticket_every as f64);
+        let bets = Bets::new(&reference, config.window, tile, 2.0 * config.ticket_every as f64, config.memory / 4);
         let (join, alerts) = (LabelJoin::default(), Alerts::default());
-        let (tiles, history) = (BTreeMap::new(), Vec::new());
+        if config.memory < 1 << 20 {
+            return Err(Error::invalid(format!("`memory` must be at least 1 MB, got {} bytes", config.memory)));
+        }
+        let (tiles, history) = (Lattice::new(tile, reference.columns.len(), config.memory / 2), Vec::new());
         let (pulse, standings, deploys) = (Pulse::default(), vec![Standing::default(); config.rules.len()], Vec::new());
         let (closed, late, untimed) = (None, 0, 0);
-        let segments = Segments::of(&reference);
-        Ok(Self { config, reference, tile, tiles, join, closed, history, bets, alerts, pulse, standings, segments, deploys, late, untimed, muted: 0, seen: 0 })
+        let segments = Segments::of(&reference, config.memory / 4);
+        Ok(Self {
+            config,
+            reference,
+            tile,
+            tiles,
+            join,
+            closed,
+            history,
+            bets,
+            alerts,
+            pulse,
+            standings,
+            segments,
+            deploys,
+            late,
+            untimed,
+            muted: 0,
+            seen: 0,
+        })
     }
 
     /// Adds a frame of events. Rows without a time take `now`; a row of a closed window counts as late and still enters its tile.
@@ -186,7 +213,6 @@ impl Monitor {
         let mut from = 0;
         for run in starts.chunk_by(|a, b| a == b) {
             let (start, until) = (run[0], from + run.len());
-            self.tile_at(start)?;
             if self.closed.is_none_or(|closed| start >= closed) {
                 self.bets.count(&batch.slice(from, run.len()), &marks.times[from..until], &self.reference)?;
                 if !self.segments.is_empty() {
@@ -195,7 +221,7 @@ impl Monitor {
             }
             // Split borrows: the tile is changed while the reference is read.
             let reference = Arc::clone(&self.reference);
-            if let Some(tile) = self.tiles.get_mut(&start) {
+            if let Some(tile) = self.tiles.tile(start, &reference)? {
                 tile.profile.update(&batch.slice(from, run.len()), Some(&reference))?;
                 if let Some(latency) = marks.latency.get(from..until) {
                     let values: Vec<f64> = latency.iter().flatten().copied().filter(|seconds| *seconds >= 0.0).collect();
@@ -207,7 +233,7 @@ impl Monitor {
                 let Some(id) = marks.ids.get(row).copied().flatten() else { continue };
                 let prediction = Prediction { tile: start, score: marks.scores.get(row).copied().flatten() };
                 if let Some(label) = self.join.event(id, prediction) {
-                    self.join_one(prediction, label);
+                    self.join_one(prediction, label)?;
                 }
             }
             from = until;
@@ -266,8 +292,8 @@ impl Monitor {
     /// None in practice.
     pub fn call(&mut self, seconds: f64, time: i64, failed: Option<bool>) -> Result<()> {
         let start = window::start_of(time, self.tile);
-        self.tile_at(start)?;
-        if let Some(tile) = self.tiles.get_mut(&start)
+        let reference = Arc::clone(&self.reference);
+        if let Some(tile) = self.tiles.tile(start, &reference)?
             && seconds >= 0.0
         {
             tile.latency.update(seconds);
@@ -285,24 +311,14 @@ impl Monitor {
         Ok(())
     }
 
-    fn tile_at(&mut self, start: i64) -> Result<()> {
-        if !self.tiles.contains_key(&start) {
-            let tile = Tile::new(&self.reference)?;
-            self.tiles.insert(start, tile);
-            while self.tiles.len() > MOST_TILES {
-                self.tiles.pop_first();
-            }
-        }
-        Ok(())
-    }
-
-    fn join_one(&mut self, prediction: Prediction, label: f64) {
-        if let Some(tile) = self.tiles.get_mut(&prediction.tile) {
+    fn join_one(&mut self, prediction: Prediction, label: f64) -> Result<()> {
+        if let Some(tile) = self.tiles.find(prediction.tile)? {
             tile.labelled += 1;
             if let Some(score) = prediction.score {
                 tile.auc.update(score, label > 0.5);
             }
         }
+        Ok(())
     }
 
     /// Adds labels: 0 or 1 by event id. Null labels and ids are skipped.
@@ -315,7 +331,7 @@ impl Monitor {
         for (id, label) in ids.into_iter().zip(labels) {
             let (Some(id), Some(label)) = (id, label) else { continue };
             if let Some(prediction) = self.join.label(id, label) {
-                self.join_one(prediction, label);
+                self.join_one(prediction, label)?;
             }
         }
         Ok(())
@@ -329,14 +345,15 @@ impl Monitor {
         while let Some(start) = self.next_window(now) {
             let end = start + self.config.window;
             self.burn(end);
-            match self.merged(start, end)? {
-                Some(tile) => self.close(&tile, (start, end))?,
+            let tiles = self.tiles.between(start, end)?;
+            match merged(&tiles, start, end)? {
+                Some(tile) => self.close(&tile, &tiles, (start, end))?,
                 None => self.close_rules(&[self.model_row(Method::Events, Some(0.0), 0, (start, end))], (start, end)),
             }
             self.closed = Some(end);
         }
         self.burn(now);
-        Ok(())
+        self.closed.map_or(Ok(()), |closed| self.tiles.settle(closed))
     }
 
     /// The start of the next window to close, if it ends by `now`: the one after the last, or, where no rule asks about silence,
@@ -344,7 +361,7 @@ impl Monitor {
     fn next_window(&self, now: i64) -> Option<i64> {
         let length = self.config.window;
         let silence = self.config.rules.iter().any(|rule| rule.metric.as_deref() == Some("events"));
-        let next = self.tiles.range(self.closed.unwrap_or(i64::MIN)..).next().map(|(start, _)| window::start_of(*start, length));
+        let next = self.tiles.next(self.closed.unwrap_or(i64::MIN)).map(|start| window::start_of(start, length));
         let start = match (next, self.closed.filter(|_| silence)) {
             (Some(next), Some(closed)) => next.min(closed),
             (None, Some(closed)) => closed,
@@ -403,21 +420,6 @@ impl Monitor {
         self.history.extend(rows.into_iter().filter(|row| row.value.is_some()));
     }
 
-    /// The tiles of `[start, end)` as one, if there is any.
-    fn merged(&self, start: i64, end: i64) -> Result<Option<Tile>> {
-        let mut whole: Option<Tile> = None;
-        for tile in self.tiles.range(start..end.max(start)).map(|(_, tile)| tile) {
-            match &mut whole {
-                Some(whole) => whole.merge(tile)?,
-                None => whole = Some(tile.clone()),
-            }
-        }
-        Ok(whole.map(|mut tile| {
-            tile.profile.window = Some((start, end));
-            tile
-        }))
-    }
-
     /// The share of events and calls that failed, with its one-sided Clopper-Pearson limits.
     fn error_rate(&self, row: &dyn Fn(Method, Option<f64>) -> Row, tile: &Tile) -> Row {
         let (failed, all) = (tile.errors as f64, (tile.profile.rows + tile.calls) as f64);
@@ -434,10 +436,10 @@ impl Monitor {
         }
     }
 
-    fn close(&mut self, tile: &Tile, window: (i64, i64)) -> Result<()> {
+    fn close(&mut self, tile: &Tile, tiles: &[(i64, Tile)], window: (i64, i64)) -> Result<()> {
         let summary = self.summarise(tile)?;
         let mut rows: Vec<Row> = summary.report.rows.iter().filter(|row| row.verdict.is_some()).cloned().collect();
-        self.close_drift(&summary.report, &tile.profile, window, &mut rows);
+        self.close_drift(&summary.report, &tile.profile, tiles, window, &mut rows);
         let of_events = |count: u64| (summary.events > 0).then(|| count as f64 / summary.events as f64);
         let row = |method: Method, value: Option<f64>| self.model_row(method, value, summary.events, window);
         let model = [
@@ -462,9 +464,9 @@ impl Monitor {
     }
 
     /// Drift of a closed window: the e-detectors step through its moments, the window's own test has its share of the budget.
-    fn close_drift(&mut self, report: &Report, whole: &Profile, window: (i64, i64), rows: &mut Vec<Row>) {
+    fn close_drift(&mut self, report: &Report, whole: &Profile, tiles: &[(i64, Tile)], window: (i64, i64), rows: &mut Vec<Row>) {
         let mut bets: BTreeMap<String, Row> = BTreeMap::new();
-        let tiles = self.tiles.range(window.0..window.1).map(|(start, tile)| (*start, &tile.profile));
+        let tiles = tiles.iter().map(|(start, tile)| (*start, &tile.profile));
         for (column, (start, end), outcome) in self.bets.close(window, whole, tiles) {
             let row = Row {
                 value: Some(outcome.wealth),
@@ -554,7 +556,7 @@ impl Monitor {
     /// # Errors
     /// None in practice.
     pub fn summary(&self, start: i64, end: i64) -> Result<Option<Summary>> {
-        self.merged(start, end)?.map(|tile| self.summarise(&tile)).transpose()
+        merged(&self.tiles.between(start, end)?, start, end)?.map(|tile| self.summarise(&tile)).transpose()
     }
 
     /// Everything the monitor knows, its reference included: equal monitors give equal bytes.
@@ -565,11 +567,7 @@ impl Monitor {
         let mut writer = Writer::new();
         writer.str(&json(&self.config)?);
         writer.bytes(&self.reference.to_bytes());
-        writer.len(self.tiles.len());
-        for (start, tile) in &self.tiles {
-            writer.i64(*start);
-            tile.encode(&mut writer);
-        }
+        self.tiles.encode(&mut writer);
         self.join.encode(&mut writer);
         writer.bool(self.closed.is_some());
         writer.i64(self.closed.unwrap_or_default());
@@ -585,6 +583,8 @@ impl Monitor {
         writer.str(&json(&self.alerts)?);
         writer.str(&json(self.bets.wealth())?);
         writer.str(&json(self.bets.moments())?);
+        writer.u64(self.bets.forgotten);
+        writer.u64(self.segments.forgotten);
         Ok(writer.seal(SnapshotKind::Monitor))
     }
 
@@ -598,14 +598,7 @@ impl Monitor {
         let config = parsed(reader.str()?)?;
         let reference = Arc::new(Reference::from_bytes(reader.bytes()?)?);
         let mut out = Self::new(config, Arc::clone(&reference)).map_err(wrong)?;
-        let tiles = reader.len(8)?;
-        for _ in 0..tiles {
-            let start = reader.i64()?;
-            if window::start_of(start, out.tile) != start || out.tiles.last_key_value().is_some_and(|(last, _)| *last >= start) {
-                return Err(Error::decode("the tiles of a monitor are out of order"));
-            }
-            out.tiles.insert(start, Tile::decode(&mut reader, &reference)?);
-        }
+        out.tiles.restore(&mut reader, &reference)?;
         out.join = LabelJoin::decode(&mut reader)?;
         let any = reader.bool()?;
         out.closed = Some(reader.i64()?).filter(|_| any);
@@ -619,6 +612,7 @@ impl Monitor {
         out.history = parsed(reader.str()?)?;
         out.alerts = parsed(reader.str()?)?;
         out.bets.restore(parsed(reader.str()?)?, parsed(reader.str()?)?);
+        (out.bets.forgotten, out.segments.forgotten) = (reader.u64()?, reader.u64()?);
         reader.finish()?;
         Ok(out)
     }
@@ -667,10 +661,34 @@ impl Monitor {
         &self.alerts.changes
     }
 
-    /// Events, and what did not go the usual way: late, without time, labels without event, given up, alerts that a deploy muted.
-    pub fn counts(&self) -> [(&'static str, u64); 6] {
-        [("events", self.seen), ("late", self.late), ("untimed", self.untimed), ("orphan_labels", self.join.orphans() as u64), ("dropped", self.join.dropped), ("muted", self.muted)]
+    /// Events, and what did not go the usual way: late, without time, labels without event, given up, alerts that a deploy muted, tiles given up.
+    pub fn counts(&self) -> [(&'static str, u64); 8] {
+        [
+            ("events", self.seen),
+            ("late", self.late),
+            ("untimed", self.untimed),
+            ("orphan_labels", self.join.orphans() as u64),
+            ("dropped", self.join.dropped),
+            ("muted", self.muted),
+            ("forgotten_tiles", self.tiles.forgotten),
+            ("forgotten_moments", self.bets.forgotten + self.segments.forgotten),
+        ]
     }
+}
+
+/// Tiles as one, if there is any.
+fn merged(tiles: &[(i64, Tile)], start: i64, end: i64) -> Result<Option<Tile>> {
+    let mut whole: Option<Tile> = None;
+    for (_, tile) in tiles {
+        match &mut whole {
+            Some(whole) => whole.merge(tile)?,
+            None => whole = Some(tile.clone()),
+        }
+    }
+    Ok(whole.map(|mut tile| {
+        tile.profile.window = Some((start, end));
+        tile
+    }))
 }
 
 fn failures(flags: &[bool]) -> u64 {

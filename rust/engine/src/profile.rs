@@ -1,7 +1,7 @@
 //! A profile: the sketches of all columns over some rows, bounded in size, mergeable, without a raw row in it.
 
 use arrow_array::{Array, RecordBatch};
-use barograph_core::bins::Bins;
+use barograph_core::bins::{Bins, MAX_EDGES};
 use barograph_core::codec::{Reader, SnapshotKind, Writer};
 use barograph_core::sketches::{Categories, ExponentialHistogram, Moments};
 use barograph_core::{Error, Result};
@@ -133,7 +133,7 @@ impl Numbers {
         writer.bool(self.bins.is_some());
         if let Some(bins) = &self.bins {
             writer.len(bins.len());
-            bins.iter().for_each(|count| writer.u64(*count));
+            writer.counts(bins);
         }
     }
 
@@ -146,7 +146,7 @@ impl Numbers {
             max: reader.option_finite()?.unwrap_or(f64::NEG_INFINITY),
             moments: Moments::decode(reader)?,
             histogram: ExponentialHistogram::decode(reader)?,
-            bins: if reader.bool()? { Some((0..reader.len(1)?).map(|_| reader.u64()).collect::<Result<_>>()?) } else { None },
+            bins: if reader.bool()? { Some(bin_counts(reader)?) } else { None },
         };
         let sum = |counts: &[u64]| counts.iter().try_fold(0u64, |sum, count| sum.checked_add(*count));
         let finite = out.finite();
@@ -157,6 +157,15 @@ impl Numbers {
             && sum(&[finite, out.nan, out.positive_infinity, out.negative_infinity]).is_some();
         if consistent { Ok(out) } else { Err(Error::decode("the counters of a column contradict each other")) }
     }
+}
+
+/// As many counters as a reference can have bins.
+fn bin_counts(reader: &mut Reader<'_>) -> Result<Vec<u64>> {
+    let number = reader.u64()?;
+    if number > MAX_EDGES as u64 + 1 {
+        return Err(Error::decode(format!("a reference has at most {} bins, the snapshot says {number}", MAX_EDGES + 1)));
+    }
+    reader.counts(number as usize)
 }
 
 /// Smallest and largest value and whether all are finite (if not, the first two mean nothing), in lanes for vector code.

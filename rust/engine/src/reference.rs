@@ -6,8 +6,8 @@ use barograph_core::codec::{Reader, SnapshotKind, Writer};
 use barograph_core::hash::murmur3_x64_128;
 use barograph_core::{Error, Result};
 
-use crate::dependence::{Collector, Dependence};
 use crate::coarse::{self, Plan, SegmentCounts};
+use crate::dependence::{Collector, Dependence};
 use crate::frame;
 use crate::profile::{ColumnProfile, Profile};
 use crate::schema::{Kind, Role, Schema};

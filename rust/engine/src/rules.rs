@@ -166,7 +166,8 @@ impl Rule {
     /// Judges how fast an objective's budget burns at the end of a minute; `None` if nothing happened in the windows.
     pub(crate) fn burn(&self, pulse: &Pulse, at: usize, end: i64, confidence: f64) -> Option<(Row, Verdict, Severity)> {
         let allowed = 1.0 - self.objective?;
-        let part = |total: Total| if self.slo.as_deref() == Some("errors") { (total.errors, total.events) } else { (total.slow(at), total.calls) };
+        let part =
+            |total: Total| if self.slo.as_deref() == Some("errors") { (total.errors, total.events) } else { (total.slow(at), total.calls) };
         let mut judged = None;
         for (burn, long, short, severity) in BURNS {
             let (bad, all) = part(pulse.total(end - long, end));

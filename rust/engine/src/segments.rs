@@ -23,6 +23,9 @@ pub(crate) struct Segments {
     /// Per segment column its values, nothing counted, and the columns it counts.
     columns: Vec<(SegmentCounts, Plan)>,
     tiles: BTreeMap<i64, Vec<SegmentCounts>>,
+    most: usize,
+    /// Tiles that were given up because there were too many.
+    pub(crate) forgotten: u64,
 }
 
 /// A segment's column, judged.
@@ -34,10 +37,12 @@ pub(crate) struct Judged {
 }
 
 impl Segments {
-    /// The segments of a reference.
-    pub(crate) fn of(reference: &Reference) -> Self {
-        let columns = reference.segments.iter().map(|counts| (counts.cleared(), reference.plan(&counts.column))).collect();
-        Self { columns, tiles: BTreeMap::new() }
+    /// The segments of a reference, with so many bytes for tiles that are not closed.
+    pub(crate) fn of(reference: &Reference, memory: usize) -> Self {
+        let columns: Vec<(SegmentCounts, Plan)> =
+            reference.segments.iter().map(|counts| (counts.cleared(), reference.plan(&counts.column))).collect();
+        let counters: usize = columns.iter().map(|(counts, _)| counts.counters()).sum();
+        Self { columns, tiles: BTreeMap::new(), most: (memory / (8 * counters.max(1))).max(2), forgotten: 0 }
     }
 
     /// Whether there are none.
@@ -54,6 +59,10 @@ impl Segments {
         let tile = self.tiles.entry(start).or_insert_with(|| columns.iter().map(|(counts, _)| counts.clone()).collect());
         for (counts, (_, plan)) in tile.iter_mut().zip(columns) {
             counts.count(batch, plan, &|name| reference.column(name).and_then(|fixed| fixed.bins.as_ref()))?;
+        }
+        while self.tiles.len() > self.most {
+            self.tiles.pop_first();
+            self.forgotten += 1;
         }
         Ok(())
     }

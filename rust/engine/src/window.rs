@@ -75,24 +75,31 @@ impl Tile {
         writer.u64(self.calls);
     }
 
-    /// Reads a tile back, which must count this reference's bins.
+    /// Reads a tile back.
     ///
     /// # Errors
     /// `Decode` for bytes that no `encode` wrote.
-    pub fn decode(reader: &mut Reader<'_>, reference: &Reference) -> Result<Self> {
-        let out = Self {
+    pub fn decode(reader: &mut Reader<'_>) -> Result<Self> {
+        Ok(Self {
             profile: Profile::decode(reader)?,
             latency: ExponentialHistogram::decode(reader)?,
             auc: RocAuc::decode(reader)?,
             labelled: reader.u64()?,
             errors: reader.u64()?,
             calls: reader.u64()?,
-        };
-        let empty = Self::new(reference)?;
-        if out.latency.scale() != empty.latency.scale() || empty.profile.clone().merge(&out.profile).is_err() {
+        })
+    }
+
+    /// Refuses a tile that does not count this reference's bins.
+    ///
+    /// # Errors
+    /// `Decode`.
+    pub fn check(&self, reference: &Reference) -> Result<()> {
+        let mut empty = Self::new(reference)?;
+        if self.latency.scale() != empty.latency.scale() || empty.profile.merge(&self.profile).is_err() {
             return Err(Error::decode("a tile of the snapshot belongs to another reference"));
         }
-        Ok(out)
+        Ok(())
     }
 
     /// Adds another tile.

@@ -8,7 +8,7 @@ use barograph_core::metrics::{BinaryMetrics, MulticlassMetrics, RankingMetrics, 
 use barograph_core::sketches::{
     CoMoments, ExponentialHistogram, FrequentItems, Hll, Kll, MeanEmbedding, Moments, Sample, SlicedProjections, Theta,
 };
-use barograph_engine::{Profile, Reference};
+use barograph_engine::{Monitor, Profile, Reference};
 use libfuzzer_sys::fuzz_target;
 
 fn detector<D: Detect>(bytes: &[u8]) {
@@ -29,7 +29,7 @@ fn sealed(kind: SnapshotKind, bytes: &[u8]) -> Vec<u8> {
 fuzz_target!(|data: &[u8]| {
     let Some((choice, bytes)) = data.split_first() else { return };
     let mut reader = Reader::new(bytes);
-    match choice % 25 {
+    match choice % 26 {
         0 => drop(Profile::from_bytes(bytes)),
         1 => drop(Reference::from_bytes(bytes)),
         2 => {
@@ -79,6 +79,12 @@ fuzz_target!(|data: &[u8]| {
         }
         22 => drop(MeanEmbedding::from_bytes(&sealed(SnapshotKind::MeanEmbedding, bytes)).map(|sketch| sketch.mmd(&sketch))),
         23 => drop(SlicedProjections::from_bytes(&sealed(SnapshotKind::SlicedProjections, bytes)).map(|p| p.sliced_wasserstein(&p))),
+        24 => {
+            if let Ok(mut monitor) = Monitor::from_bytes(&sealed(SnapshotKind::Monitor, bytes)) {
+                let _ = monitor.tick(1 << 60);
+                let _ = monitor.to_bytes();
+            }
+        }
         _ => detector::<Rank>(&sealed(SnapshotKind::Detector, bytes)),
     }
 });

@@ -123,9 +123,7 @@ impl PyReferenceBuilder {
     }
 
     fn count(&self, frame: &Bound<'_, PyAny>) -> PyResult<()> {
-        for_each_batch(frame, |batch| {
-            lock(&self.inner).as_mut().map_or(Ok(()), |builder| builder.count(batch))
-        })
+        for_each_batch(frame, |batch| lock(&self.inner).as_mut().map_or(Ok(()), |builder| builder.count(batch)))
     }
 
     #[pyo3(signature = (created=None))]

@@ -151,7 +151,7 @@ impl RocAuc {
     pub fn encode(&self, writer: &mut Writer) {
         for counts in &self.counts {
             writer.bool(!counts.is_empty());
-            counts.iter().for_each(|count| writer.u64(*count));
+            writer.counts(counts);
         }
     }
 
@@ -163,7 +163,7 @@ impl RocAuc {
         let mut out = Self::default();
         for counts in &mut out.counts {
             if reader.bool()? {
-                *counts = (0..2 * HALF).map(|_| reader.u64()).collect::<Result<_>>()?;
+                *counts = reader.counts(2 * HALF)?;
             }
         }
         Ok(out)

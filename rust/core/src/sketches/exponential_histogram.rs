@@ -503,7 +503,7 @@ impl ExponentialHistogram {
             writer.len(self.side(sign).count());
             for (octave, counts) in self.side(sign) {
                 writer.u64((octave - LOWEST_OCTAVE) as u64);
-                counts.iter().for_each(|count| writer.u64(*count));
+                writer.counts(counts);
             }
         }
     }
@@ -524,7 +524,7 @@ impl ExponentialHistogram {
         out.zero = reader.u64()?;
         let mut total = out.zero;
         for sign in 0..2 {
-            let pages = reader.len(width + 1)?;
+            let pages = reader.len(2)?;
             let mut last = None;
             for _ in 0..pages {
                 let at = reader.u64()?;
@@ -533,9 +533,10 @@ impl ExponentialHistogram {
                 }
                 last = Some(at);
                 let start = out.page(sign, at as i32 + LOWEST_OCTAVE);
-                for count in &mut out.counts[start..start + width] {
-                    *count = reader.u64()?;
-                    total = total.checked_add(*count).ok_or_else(|| Error::decode("the counts of a histogram do not fit 64 bits"))?;
+                let counts = reader.counts(width)?;
+                for (to, count) in out.counts[start..start + width].iter_mut().zip(counts) {
+                    *to = count;
+                    total = total.checked_add(count).ok_or_else(|| Error::decode("the counts of a histogram do not fit 64 bits"))?;
                 }
             }
         }
