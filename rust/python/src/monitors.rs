@@ -143,6 +143,7 @@ impl PyMonitor {
 
     /// One event; times in nanoseconds. A value of another kind than its column counts as null.
     #[pyo3(signature = (row, time, id, prediction, score, latency, error))]
+    #[allow(clippy::too_many_arguments)] // one per keyword of `observe`; a tuple would be built for every event
     fn observe_one(
         &self,
         row: &Bound<'_, PyDict>,
