@@ -67,7 +67,7 @@ class Monitor:
     "auto" closes windows by the wall clock, from a background thread that starts with the first event; "manual" leaves it to you.
     autosave: a file that every tick writes, and that a monitor of the same name and
     reference resumes from. A monitor keeps no rows: per tile (a day for whole days, else the window) one profile; after three days tiles
-    become days, after five weeks weeks.
+    become days, after a hundred days weeks.
 
     >>> monitor = Monitor("m", reference=Reference({"x": [1.0, 2.0, 3.0, 4.0] * 200}), window="1h", ticks="manual")
     >>> hour = datetime(2026, 1, 1, tzinfo=UTC)

@@ -12,11 +12,14 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MODULES = [
     "barograph",
+    "barograph.adapters.predictor",
+    "barograph.backtests",
     "barograph.detectors",
     "barograph.metrics",
     "barograph.monitors",
     "barograph.profiles",
     "barograph.references",
+    "barograph.row_sketches",
     "barograph.schemas",
     "barograph.scores",
     "barograph.sketches",
@@ -39,4 +42,5 @@ def test_docstrings(module):
 @pytest.mark.parametrize("program", sorted((ROOT / "examples").glob("*.py")), ids=lambda program: program.name)
 def test_programs(program, capsys):
     runpy.run_path(str(program))
-    assert "PSI is above" in capsys.readouterr().out
+    said = {"serve_a_model.py": 'barograph_events_total{model="credit"} 200'}.get(program.name, "PSI is above")
+    assert said in capsys.readouterr().out

@@ -285,17 +285,17 @@ def weeks_of(days, per_day=240):
 
 
 def test_old_tiles_become_days_and_weeks_and_lose_nothing():
-    frame = weeks_of(80)
+    frame = weeks_of(150)
     monitor = bg.Monitor("m", reference=REFERENCE, window="1h", ticks="manual")
-    for day in range(80):
+    for day in range(150):
         monitor.observe_frame(frame[day * 240 : (day + 1) * 240], time="at", id="id", score="score")
         monitor.tick(DAY + timedelta(days=day + 1))
-    everything = DAY, DAY + timedelta(days=100)
-    assert monitor.summary(*everything).events == 80 * 240
-    assert monitor.summary(DAY + timedelta(days=78), DAY + timedelta(days=79)).events == 240
-    assert monitor.summary(DAY + timedelta(days=60), DAY + timedelta(days=61)).events == 240
+    everything = DAY, DAY + timedelta(days=200)
+    assert monitor.summary(*everything).events == 150 * 240
+    assert monitor.summary(DAY + timedelta(days=148), DAY + timedelta(days=149)).events == 240
+    assert monitor.summary(DAY + timedelta(days=130), DAY + timedelta(days=131)).events == 240
     # A week ago hours are gone: the day answers for its start.
-    assert monitor.summary(DAY + timedelta(days=60, hours=3), DAY + timedelta(days=60, hours=4)) is None
+    assert monitor.summary(DAY + timedelta(days=130, hours=3), DAY + timedelta(days=130, hours=4)) is None
     assert monitor.summary(DAY + timedelta(days=7), DAY + timedelta(days=14)).events == 7 * 240
     # Labels and events that come after it find the day and the week they belong to.
     again = bg.Monitor.restore(monitor.snapshot())
@@ -303,10 +303,10 @@ def test_old_tiles_become_days_and_weeks_and_lose_nothing():
     for one in (monitor, again):
         one.label(labels, id="id", label="y")
         one.observe_frame(frame[:100].drop("id"), time="at", score="score")
-        one.tick(DAY + timedelta(days=81))
+        one.tick(DAY + timedelta(days=151))
     assert monitor.snapshot() == again.snapshot()
     summary = monitor.summary(*everything)
-    assert (summary.events, summary.labelled, summary.auc) == (80 * 240 + 100, 80 * 240, 1.0)
+    assert (summary.events, summary.labelled, summary.auc) == (150 * 240 + 100, 150 * 240, 1.0)
     assert monitor.summary(DAY, DAY + timedelta(days=7)).events == 7 * 240 + 100
     assert monitor.counts()["late"] == 100
     assert monitor.counts()["forgotten_tiles"] == 0

@@ -1,7 +1,7 @@
 //! The tiles of a monitor: what is written to at hand, the rest packed, old ones merged into days and weeks.
 //!
 //! Tiles of less than a day are merged into days once they are three days behind the last closed window, days into weeks after
-//! five weeks. What belongs to a merged tile (a late event, a label) finds it by its time.
+//! a hundred. What belongs to a merged tile (a late event, a label) finds it by its time.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::window::{DAY, Tile, start_of};
 
 const WEEK: i64 = 7 * DAY;
 /// How long tiles shorter than a day are kept, and days.
-const KEPT: [i64; 2] = [3 * DAY, 35 * DAY];
+const KEPT: [i64; 2] = [3 * DAY, 100 * DAY];
 /// What a column takes while its tile is at hand.
 const OPEN_COLUMN: usize = 32 << 10;
 

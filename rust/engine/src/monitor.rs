@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::alert::{Alert, Alerts, Judgement, Severity};
 use crate::bets::Bets;
-use crate::compare::compare;
+use crate::compare::{compare, compare_tested};
 use crate::events::Marks;
 use crate::frame;
 use crate::labels::{LabelJoin, Prediction, doubles, keys};
@@ -437,7 +437,7 @@ impl Monitor {
     }
 
     fn close(&mut self, tile: &Tile, tiles: &[(i64, Tile)], window: (i64, i64)) -> Result<()> {
-        let summary = self.summarise(tile)?;
+        let summary = self.summarise(tile, compare_tested)?;
         let mut rows: Vec<Row> = summary.report.rows.iter().filter(|row| row.verdict.is_some()).cloned().collect();
         self.close_drift(&summary.report, &tile.profile, tiles, window, &mut rows);
         let of_events = |count: u64| (summary.events > 0).then(|| count as f64 / summary.events as f64);
@@ -536,7 +536,7 @@ impl Monitor {
         }
     }
 
-    fn summarise(&self, tile: &Tile) -> Result<Summary> {
+    fn summarise(&self, tile: &Tile, compare: impl Fn(&Reference, &Profile, &Settings) -> Result<Report>) -> Result<Summary> {
         let auc = tile.auc.score(self.config.settings.confidence);
         Ok(Summary {
             events: tile.profile.rows,
@@ -556,7 +556,7 @@ impl Monitor {
     /// # Errors
     /// None in practice.
     pub fn summary(&self, start: i64, end: i64) -> Result<Option<Summary>> {
-        merged(&self.tiles.between(start, end)?, start, end)?.map(|tile| self.summarise(&tile)).transpose()
+        merged(&self.tiles.between(start, end)?, start, end)?.map(|tile| self.summarise(&tile, compare)).transpose()
     }
 
     /// Everything the monitor knows, its reference included: equal monitors give equal bytes.

@@ -24,6 +24,8 @@ struct Context<'a> {
     current: &'a Profile,
     settings: &'a Settings,
     tested: bool,
+    /// Distances, pictures and summaries too.
+    full: bool,
     /// What counts of values and of nulls are divided by.
     factors: (f64, f64),
 }
@@ -144,14 +146,21 @@ pub(super) fn extra(reference: &Reference, column: &ColumnProfile, current: &Pro
 }
 
 /// Measures a column of the reference on the current profile.
-pub(super) fn judge(reference: &Reference, fixed: &ReferenceColumn, current: &Profile, settings: &Settings, exact: bool) -> Result<Judged> {
+pub(super) fn judge(
+    reference: &Reference,
+    fixed: &ReferenceColumn,
+    current: &Profile,
+    settings: &Settings,
+    exact: bool,
+    full: bool,
+) -> Result<Judged> {
     let profile = &fixed.profile;
     let name = profile.column.name.as_str();
     let tested = profile.column.role.is_tested();
     let known = if settings.dependence { fixed.dependence_over(current.span().unwrap_or(i64::MAX)) } else { None };
     let factors = known.map_or((1.0, 1.0), |known| (known.values, known.nulls));
-    let context = Context { name, reference, current, settings, tested, factors };
-    let mut report = ColumnReport { reference_summary: Some(pictures::summary(profile)), ..empty(profile) };
+    let context = Context { name, reference, current, settings, tested, full, factors };
+    let mut report = ColumnReport { reference_summary: full.then(|| pictures::summary(profile)), ..empty(profile) };
     let broken = |reason: String, report: ColumnReport| {
         let draft = context.absent(Method::Schema, tested.then_some(Verdict::Invalid), reason);
         Ok(Judged { report, drafts: vec![draft], in_family: false })
@@ -161,7 +170,7 @@ pub(super) fn judge(reference: &Reference, fixed: &ReferenceColumn, current: &Pr
         let near = near.map_or_else(String::new, |near| format!("; the nearest name is {near:?}"));
         return broken(format!("missing: the reference has it, the current frame has not{near}"), report);
     };
-    report.current_summary = Some(pictures::summary(now));
+    report.current_summary = full.then(|| pictures::summary(now));
     if let Some(unread) = &now.unread {
         let supported = !matches!(profile.column.kind, Kind::Embedding | Kind::Unsupported);
         return broken(if supported { format!("of another type than the reference: {unread}") } else { unread.clone() }, report);
@@ -237,6 +246,9 @@ fn numbers(
     let mut drafts = vec![context.psi(&p, &q, n), nonfinite];
     drafts.push(context.share(Method::OutOfRangeShare, (outside(&counted.reference), n.0), (outside(&counted.current), n.1)));
     drafts.push(total(context, &counted, &p, was, is, report, fixed));
+    if !context.full {
+        return Ok(drafts);
+    }
     if n.1 == 0 {
         drafts.push(context.absent(Method::KolmogorovSmirnov, None, "no finite value among the current rows: no distance"));
         return Ok(drafts);
@@ -346,10 +358,12 @@ fn names(
     let mut bins: Vec<(String, u64, u64)> = kept.iter().map(|(name, p, q)| ((*name).to_owned(), *p, *q)).collect();
     bins.push(("other".to_owned(), rest.0, rest.1));
     bins.push(("unseen".to_owned(), 0, unseen));
-    report.bars = pictures::name_bars(&bins, n, m);
+    if context.full {
+        report.bars = pictures::name_bars(&bins, n, m);
+    }
     bins.push(("null".to_owned(), profile.nulls, now.nulls));
     drafts.push(total_of(context, bins, report));
-    if known > 0 && n > 0 {
+    if context.full && known > 0 && n > 0 {
         for (method, score) in [
             (Method::JensenShannon, jensen_shannon::jensen_shannon(&p, &q)),
             (Method::TotalVariation, total_variation::total_variation(&p, &q)),
@@ -358,7 +372,7 @@ fn names(
             drafts.push(context.scored(method, score, sizes));
         }
     }
-    if let Some(change) = distinct_share(was, is) {
+    if let (true, Some(change)) = (context.full, distinct_share(was, is)) {
         drafts.push(context.scored(Method::DistinctShare, Ok(change), (n, m)));
     }
     drafts

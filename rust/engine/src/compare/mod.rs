@@ -46,11 +46,23 @@ struct Judged {
 /// # Errors
 /// `InvalidArgument` for settings outside their ranges.
 pub fn compare(reference: &Reference, current: &Profile, settings: &Settings) -> Result<Report> {
+    measure(reference, current, settings, true)
+}
+
+/// As [`compare`], without what has no verdict (distances, pictures, summaries): what a monitor asks of every window.
+///
+/// # Errors
+/// `InvalidArgument` for settings outside their ranges.
+pub fn compare_tested(reference: &Reference, current: &Profile, settings: &Settings) -> Result<Report> {
+    measure(reference, current, settings, false)
+}
+
+fn measure(reference: &Reference, current: &Profile, settings: &Settings, full: bool) -> Result<Report> {
     settings.check()?;
     let exact = current.reference.as_deref() == Some(reference.id());
     let mut judged = Vec::new();
     for fixed in &reference.columns {
-        judged.push(columns::judge(reference, fixed, current, settings, exact)?);
+        judged.push(columns::judge(reference, fixed, current, settings, exact, full)?);
     }
     for extra in current.columns.iter().filter(|column| reference.column(&column.column.name).is_none()) {
         judged.push(columns::extra(reference, extra, current));
