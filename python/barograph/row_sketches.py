@@ -24,7 +24,7 @@ class CoMoments:
 
     >>> c = CoMoments(2)
     >>> c.update_many([[1.0, 2.0], [2.0, 4.0], [3.0, 6.0]])
-    >>> c.count, c.covariance().tolist(), c.correlation().tolist()
+    >>> c.count, c.covariance().tolist(), c.correlation().round(9).tolist()
     (3, [[1.0, 2.0], [2.0, 4.0]], [[1.0, 1.0], [1.0, 1.0]])
     """
 
