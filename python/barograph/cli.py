@@ -59,6 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("reference", metavar="REFERENCE", help="a reference or profile snapshot, or a Parquet or CSV file")
     compare.add_argument("current", metavar="CURRENT", help="a profile snapshot, or a Parquet or CSV file")
     compare.add_argument("--html", metavar="OUT", help="write the report as one HTML page")
+    compare.add_argument("--junit", metavar="OUT", help="write JUnit XML, one test case per column")
+    compare.add_argument("--summary", metavar="OUT", help="append a Markdown table (default: the file $GITHUB_STEP_SUMMARY names)")
     compare.add_argument("--json", action="store_true", help="the report as JSON")
     compare.add_argument("--fail-on", choices=sorted(_SEVERITIES), default="warning", help="what makes it exit 1 (default: warning)")
     compare.add_argument("--confidence", type=float, default=0.99, metavar="C", help="of every test (default: 0.99)")
@@ -174,6 +176,12 @@ def _compare(options: argparse.Namespace) -> int:
     report = compare(reference, options.current if current is None else current, confidence=options.confidence)
     if options.html:
         print(f"report: {report.to_html(options.html)}", file=sys.stderr)
+    if options.junit:
+        Path(options.junit).write_bytes(report.to_junit(options.fail_on))
+    summary = options.summary or os.environ.get("GITHUB_STEP_SUMMARY")
+    if summary:
+        with Path(summary).open("a", encoding="utf-8") as file:
+            file.write(report.to_markdown())
     print(json.dumps(report.to_dict(), ensure_ascii=False, allow_nan=False) if options.json else report.to_terminal())
     if report.verdict in _SEVERITIES[options.fail_on]:
         return _DRIFT

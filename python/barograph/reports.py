@@ -77,6 +77,21 @@ class DriftReport:
         part.replace(target)
         return target
 
+    def to_junit(self, fail_on: str = "warning") -> bytes:
+        """JUnit XML: one test case per tested column, a failure from `fail_on` on ("warning" or "critical"), an error where a feature
+        could not be judged.
+        """
+        from barograph import report_gate
+
+        failing = ("critical",) if fail_on == "critical" else ("warning", "critical")
+        return report_gate.junit(self._document, self.summary(), failing)
+
+    def to_markdown(self) -> str:
+        """A heading and a table of the tested columns, worst first: for the summary of a job, or a comment."""
+        from barograph import report_gate
+
+        return report_gate.markdown(self._document, self.summary())
+
     def _repr_html_(self) -> str:
         from barograph import report_html
 
