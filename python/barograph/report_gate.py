@@ -30,8 +30,8 @@ def junit(document: dict[str, Any], summary: str, failing: tuple[str, ...]) -> b
     ElementTree.SubElement(suite, "system-out").text = _printable(summary)
     root = ElementTree.Element("testsuites")
     root.append(suite)
-    text: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
-    return text
+    out: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return out
 
 
 def markdown(document: dict[str, Any], summary: str, most: int = 50) -> str:
