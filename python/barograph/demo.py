@@ -94,9 +94,10 @@ def run(
     print(f"reference  {reference.rows:,} rows, {len(reference.schema.kinds)} columns watched, id {reference.id[:8]}", file=out)
     baseline = _auc_of(replay, reference)
     rules = []
-    if baseline and baseline.auc is not None and baseline.auc_lower is not None:
-        print(f"           AUC {baseline.auc:.3f} ({baseline.auc_lower:.3f} to {baseline.auc_upper:.3f}) on its labelled rows", file=out)
-        rules = [{"metric": "roc_auc", "below": round(baseline.auc_lower, 3)}]
+    auc = baseline.metrics["roc_auc"] if baseline else None
+    if auc and auc.lower is not None:
+        print(f"           AUC {auc.value:.3f} ({auc.lower:.3f} to {auc.upper:.3f}) on its labelled rows", file=out)
+        rules = [{"metric": "roc_auc", "below": round(auc.lower, 3)}]
     monitor = Monitor(replay.name, reference=reference, window=replay.window, rules=rules, ticks="manual")
     print(f"replaying  {replay.production.height:,} events in event time, windows of {replay.window}\n", file=out)
     print(_HEAD, file=out)
@@ -258,7 +259,8 @@ def _line(start: datetime, summary: Summary) -> str:
     def milliseconds(seconds: float | None) -> str:
         return "" if seconds is None else f"{1000 * seconds:.2f} ms"
 
-    auc = "" if summary.auc is None else f"{summary.auc:.3f} ({summary.auc_lower:.3f} to {summary.auc_upper:.3f})"
+    roc = summary.metrics["roc_auc"]
+    auc = "" if roc.lower is None else f"{roc.value:.3f} ({roc.lower:.3f} to {roc.upper:.3f})"
     missing = 1 - summary.labelled / summary.events
     moved = ", ".join(_drifted(summary.report)) or "none"
     p50, p99 = milliseconds(summary.latency_p50), milliseconds(summary.latency_p99)

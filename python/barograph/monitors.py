@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from barograph import _barograph
 from barograph.errors import IncompatibleError, InvalidArgumentError
@@ -34,18 +34,27 @@ _RULE = ("metric", "below", "above", "slo", "objective", "threshold", "severity"
 _LOG = logging.getLogger("barograph")
 
 
+class MetricValue(NamedTuple):
+    """A metric with its two-sided limits at the monitor's confidence; what does not exist is None."""
+
+    value: float | None
+    lower: float | None
+    upper: float | None
+
+
 @dataclass(frozen=True)
 class Summary:
-    """Numbers of a stretch of event time; what does not exist yet is None. `auc` has limits at the monitor's confidence."""
+    """Numbers of a stretch of event time; what does not exist yet is None.
+
+    metrics: by name, those of the task: roc_auc, average_precision, log_loss, brier, or mae, rmse, r2, bias.
+    """
 
     events: int
     labelled: int
     errors: int
     latency_p50: float | None
     latency_p99: float | None
-    auc: float | None
-    auc_lower: float | None
-    auc_upper: float | None
+    metrics: Mapping[str, MetricValue]
     report: DriftReport
 
 
@@ -53,9 +62,11 @@ class Monitor:
     """Watches one model: drift against its reference, latency, accuracy from labels that come late.
 
     reference: what inputs are compared with. window: how long a window is, such as "1h", "1d", "1w"; windows are half-open, align to
-    the UTC epoch, weeks to Monday, and close in `tick` alone. rules: besides drift, mappings such as
+    the UTC epoch, weeks to Monday, and close in `tick` alone. task: "binary" judges `score` by labels of 0 and 1, "regression" a
+    `prediction` that is a number by labels that are numbers. rules: besides drift, mappings such as
 
-    - `{"metric": "roc_auc", "below": 0.6}`; metrics: roc_auc, latency_p50, latency_p99 (seconds), error_rate, missing_labels (shares),
+    - `{"metric": "roc_auc", "below": 0.6}`; metrics: those of the task (roc_auc, average_precision, log_loss, brier; mae, rmse, r2,
+      bias), latency_p50, latency_p99 (seconds), error_rate, missing_labels (shares),
       events (of a window: below a limit, silence is an alert). Optional: severity ("page" or "ticket"), k and of (windows beyond the
       limit, of the last so many), cooldown (such as "6h": no new alert so soon after the last one);
     - `{"slo": "latency", "threshold": 0.2, "objective": 0.99}` or `{"slo": "errors", "objective": 0.999}`: a page when the budget of bad
@@ -83,6 +94,7 @@ class Monitor:
         *,
         reference: Reference,
         window: str | timedelta = "1h",
+        task: Literal["binary", "regression"] = "binary",
         rules: Sequence[Mapping[str, Any]] = (),
         confidence: float = 0.99,
         budget: str | timedelta = "7d",
@@ -93,6 +105,8 @@ class Monitor:
     ) -> None:
         if ticks not in ("auto", "manual"):
             raise InvalidArgumentError(f'`ticks` must be "auto" or "manual", got {ticks!r}', "call `tick()` yourself if manual")
+        if task not in ("binary", "regression"):
+            raise InvalidArgumentError(f'`task` must be "binary" or "regression", got {task!r}')
         missing = next((name for name in segments or () if name not in reference.segments), None)
         if missing is not None:
             known = ", ".join(reference.segments) or "no segments"
@@ -102,6 +116,7 @@ class Monitor:
         config = {
             "name": name,
             "window": length,
+            "task": task,
             "settings": {"confidence": confidence},
             "rules": [_rule(rule) for rule in rules],
             "ticket_every": _nanoseconds("budget", budget),
@@ -126,6 +141,7 @@ class Monitor:
     def _begin(self, native: _barograph.Monitor, ticks: str, seconds: float, autosave: str | Path | None) -> None:
         self._native = native
         self._observe_one = native.observe_one
+        self._regression = native.task == "regression"
         self._autosave = None if autosave is None else Path(autosave)
         self._failures = 0
         self._timer = None if ticks == "manual" else Timer(self, seconds)
@@ -157,7 +173,8 @@ class Monitor:
                 raise InvalidArgumentError(f"`row` must be a mapping of columns to values, got {type(row).__name__}")
             row = dict(row)
         now = clock.time_ns() if time is None else _instant(time)
-        self._observe_one(row, now, id, prediction, score, latency_seconds, error)
+        judged = prediction if self._regression and score is None else score
+        self._observe_one(row, now, id, prediction, judged, latency_seconds, error)
         if self._timer is not None:
             self._timer.awake()
 
@@ -178,7 +195,8 @@ class Monitor:
         the positive class, in [0, 1]. prediction: a column of another name than the reference's. error: true or not 0 where the
         call failed. Raises InvalidArgumentError for a name that the frame has not.
         """
-        roles = json.dumps({"time": time, "id": id, "score": score, "latency": latency_seconds, "error": error})
+        judged = prediction if self._regression and score is None else score
+        roles = json.dumps({"time": time, "id": id, "score": judged, "latency": latency_seconds, "error": error})
         now = clock.time_ns()
         for part in parts(frame):
             self._native.observe(part if prediction is None else self._with_prediction(part, prediction), roles, now)
@@ -227,7 +245,7 @@ class Monitor:
             self._timer.awake()
 
     def label(self, frame: Frame, *, id: str, label: str, time: str | None = None) -> None:
-        """Adds labels, 0 or 1, by event id: late, early, in any order. The first label of an event counts.
+        """Adds labels (0 or 1, or numbers for a regression) by event id: late, early, in any order. The first label of an event counts.
 
         time: the column of arrival times, checked and not used yet: labels count from when they are given.
         """
@@ -273,7 +291,8 @@ class Monitor:
         if text is None:
             return None
         fields = json.loads(text)
-        return Summary(**{**fields, "report": DriftReport(fields["report"])})
+        metrics = {name: MetricValue(*values) for name, values in fields["metrics"].items()}
+        return Summary(**{**fields, "metrics": metrics, "report": DriftReport(fields["report"])})
 
     def history(self, since: datetime | None = None) -> pl.DataFrame:
         """One row per closed window, column and tested method, and per metric of the model (column "(model)").

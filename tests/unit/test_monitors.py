@@ -47,8 +47,9 @@ def test_summary_is_what_a_plain_computation_gives():
     summary = monitor.summary(DAY, DAY + timedelta(days=1))
     assert (summary.events, summary.labelled) == (4000, 2000)
     want = roc_auc_score(labelled["y"], labelled["score"])
-    assert summary.auc == pytest.approx(want, abs=1e-3)
-    assert summary.auc_lower < want < summary.auc_upper
+    auc = summary.metrics["roc_auc"]
+    assert auc.value == pytest.approx(want, abs=1e-3)
+    assert auc.lower < want < auc.upper
     assert summary.latency_p99 == pytest.approx(frame["seconds"].quantile(0.99, "higher"), rel=0.006)
     assert not summary.report.drifted
 
@@ -113,7 +114,7 @@ def test_a_label_that_comes_twice_counts_once():
     once, twice = watched([frame], [frame]), watched([frame], [frame, frame.with_columns(y=1 - pl.col("y"))])
     end = DAY + timedelta(days=1)
     assert once.summary(DAY, end).labelled == twice.summary(DAY, end).labelled == 500
-    assert once.summary(DAY, end).auc == twice.summary(DAY, end).auc
+    assert once.summary(DAY, end).metrics == twice.summary(DAY, end).metrics
 
 
 def test_what_is_wrong_is_named():
@@ -306,7 +307,7 @@ def test_old_tiles_become_days_and_weeks_and_lose_nothing():
         one.tick(DAY + timedelta(days=151))
     assert monitor.snapshot() == again.snapshot()
     summary = monitor.summary(*everything)
-    assert (summary.events, summary.labelled, summary.auc) == (150 * 240 + 100, 150 * 240, 1.0)
+    assert (summary.events, summary.labelled, summary.metrics["roc_auc"].value) == (150 * 240 + 100, 150 * 240, 1.0)
     assert monitor.summary(DAY, DAY + timedelta(days=7)).events == 7 * 240 + 100
     assert monitor.counts()["late"] == 100
     assert monitor.counts()["forgotten_tiles"] == 0
@@ -325,3 +326,41 @@ def test_a_monitor_keeps_to_its_memory_and_counts_what_it_gave_up():
     for bad in (1000, "256MB", 1.5):
         with pytest.raises(bg.errors.InvalidArgumentError, match="memory"):
             bg.Monitor("m", reference=REFERENCE, memory=bad)
+
+
+def test_the_metrics_of_both_tasks_are_scikit_learns():
+    from sklearn import metrics
+
+    frame = rows(3000, 4)
+    found = watched([frame], [frame]).summary(DAY, DAY + timedelta(days=1)).metrics
+    y, p = frame["y"], frame["score"]
+    assert found["log_loss"].value == pytest.approx(metrics.log_loss(y, p), abs=1e-9)
+    assert found["brier"].value == pytest.approx(metrics.brier_score_loss(y, p), abs=1e-9)
+    assert found["average_precision"].value == pytest.approx(metrics.average_precision_score(y, p), abs=1e-3)
+
+    rng = np.random.default_rng(4)
+    rents = frame.with_columns(y=rng.normal(100, 20, 3000)).with_columns(guess=pl.col("y") + rng.normal(1, 5, 3000))
+    rules = [{"metric": "mae", "above": 3.0}]
+    many = bg.Monitor("rents", reference=REFERENCE, window="1d", ticks="manual", task="regression", rules=rules)
+    one = bg.Monitor("rents", reference=REFERENCE, window="1d", ticks="manual", task="regression", rules=rules)
+    many.observe_frame(rents, time="at", id="id", prediction="guess")
+    one.label(rents[:2000], id="id", label="y")
+    for row in rents.select("x", "score", "id", "at", "guess").iter_rows(named=True):
+        one.observe({"x": row["x"], "score": row["score"]}, time=row["at"], id=row["id"], prediction=row["guess"])
+    many.label(rents, id="id", label="y")
+    one = bg.Monitor.restore(one.snapshot())
+    one.label(rents[2000:], id="id", label="y")
+    for monitor in (many, one):
+        monitor.tick(DAY + timedelta(days=1))
+        assert states(monitor, "mae") == [("opened", "page")]
+        found = monitor.summary(DAY, DAY + timedelta(days=1)).metrics
+        y, p = rents["y"], rents["guess"]
+        assert found["mae"].value == pytest.approx(metrics.mean_absolute_error(y, p), rel=1e-12)
+        assert found["rmse"].value == pytest.approx(metrics.root_mean_squared_error(y, p), rel=1e-12)
+        assert found["r2"].value == pytest.approx(metrics.r2_score(y, p), rel=1e-9)
+        assert found["bias"].lower < (p - y).mean() < found["bias"].upper
+    assert one.history().equals(many.history())
+    with pytest.raises(bg.errors.InvalidArgumentError, match="one of mae, rmse"):
+        bg.Monitor("m", reference=REFERENCE, task="regression", rules=[{"metric": "roc_auc", "below": 0.5}])
+    with pytest.raises(bg.errors.InvalidArgumentError, match="`task` must be"):
+        bg.Monitor("m", reference=REFERENCE, task="ranking")

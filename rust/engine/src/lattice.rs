@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use barograph_core::codec::{Reader, Writer};
 use barograph_core::{Error, Result};
 
+use crate::quality::Task;
 use crate::reference::Reference;
 use crate::window::{DAY, Tile, start_of};
 
@@ -34,6 +35,7 @@ fn packed(tile: &Tile) -> Vec<u8> {
 #[derive(Clone, Debug)]
 pub(crate) struct Lattice {
     tile: i64,
+    task: Task,
     tiles: BTreeMap<i64, Kept>,
     /// Before the first of these everything is weeks, before the second days.
     merged: [i64; 2],
@@ -48,10 +50,10 @@ pub(crate) struct Lattice {
 
 impl Lattice {
     /// An empty one for tiles of this length, half of `limit` bytes for tiles at hand, half for packed ones.
-    pub(crate) fn new(tile: i64, columns: usize, limit: usize) -> Self {
+    pub(crate) fn new(tile: i64, task: Task, columns: usize, limit: usize) -> Self {
         let most_open = (limit / 2 / (columns.max(1) * OPEN_COLUMN)).clamp(2, 256);
         let merged = [i64::MIN; 2];
-        Self { tile, tiles: BTreeMap::new(), merged, limit: limit / 2, most_open, open: 0, bytes: 0, forgotten: 0 }
+        Self { tile, task, tiles: BTreeMap::new(), merged, limit: limit / 2, most_open, open: 0, bytes: 0, forgotten: 0 }
     }
 
     /// The start of the tile that holds a time.
@@ -98,7 +100,7 @@ impl Lattice {
             if self.open >= self.most_open {
                 self.pack(|_| true);
             }
-            self.tiles.insert(start, Kept::Open(Box::new(Tile::new(reference)?)));
+            self.tiles.insert(start, Kept::Open(Box::new(Tile::new(reference, self.task)?)));
             self.open += 1;
         }
         self.find(time)
@@ -214,7 +216,7 @@ impl Lattice {
             }
             let bytes = reader.bytes()?;
             let mut inside = Reader::new(bytes);
-            Tile::decode(&mut inside)?.check(reference)?;
+            Tile::decode(&mut inside)?.check(reference, self.task)?;
             inside.finish()?;
             self.bytes += bytes.len();
             self.tiles.insert(start, Kept::Packed(bytes.to_vec()));

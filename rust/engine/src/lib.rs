@@ -12,6 +12,7 @@ mod lattice;
 pub mod monitor;
 pub mod profile;
 mod pulse;
+pub mod quality;
 pub mod reference;
 pub mod report;
 pub mod rules;

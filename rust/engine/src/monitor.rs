@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use arrow_array::{Array, RecordBatch};
 use barograph_core::codec::{Reader, SnapshotKind, Writer};
+use barograph_core::metrics::Metric;
 use barograph_core::distributions::{binomial_lower, binomial_upper};
 use barograph_core::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,7 @@ use crate::labels::{LabelJoin, Prediction, doubles, keys};
 use crate::lattice::Lattice;
 use crate::profile::Profile;
 use crate::pulse::Pulse;
+use crate::quality::Task;
 use crate::reference::Reference;
 use crate::report::{Method, Report, Row, Verdict};
 use crate::rules::{self, Rule, Standing};
@@ -45,6 +47,9 @@ pub struct Config {
     /// Level and tolerances.
     #[serde(default)]
     pub settings: Settings,
+    /// What the model predicts.
+    #[serde(default)]
+    pub task: Task,
     /// Rules besides drift.
     #[serde(default)]
     pub rules: Vec<Rule>,
@@ -86,9 +91,8 @@ pub struct Summary {
     pub errors: u64,
     pub latency_p50: Option<f64>,
     pub latency_p99: Option<f64>,
-    pub auc: Option<f64>,
-    pub auc_lower: Option<f64>,
-    pub auc_upper: Option<f64>,
+    #[serde(serialize_with = "by_name")]
+    pub metrics: Vec<(Method, Metric)>,
     pub report: Report,
 }
 
@@ -135,7 +139,7 @@ impl Monitor {
     /// `InvalidArgument` for a window outside [1 s, 366 d] or a rule that cannot be.
     pub fn new(config: Config, reference: Arc<Reference>) -> Result<Self> {
         let tile = window::tile_of(config.window)?;
-        rules::check(&config.rules)?;
+        rules::check(&config.rules, config.task)?;
         if config.ticket_every < 3600 * 1_000_000_000 {
             return Err(Error::invalid(format!("`budget` must be at least an hour, got {} s", config.ticket_every / 1_000_000_000)));
         }
@@ -145,7 +149,7 @@ impl Monitor {
         if config.memory < 1 << 20 {
             return Err(Error::invalid(format!("`memory` must be at least 1 MB, got {} bytes", config.memory)));
         }
-        let (tiles, history) = (Lattice::new(tile, reference.columns.len(), config.memory / 2), Vec::new());
+        let (tiles, history) = (Lattice::new(tile, config.task, reference.columns.len(), config.memory / 2), Vec::new());
         let (pulse, standings, deploys) = (Pulse::default(), vec![Standing::default(); config.rules.len()], Vec::new());
         let (closed, late, untimed) = (None, 0, 0);
         let segments = Segments::of(&reference, config.memory / 4);
@@ -210,7 +214,7 @@ impl Monitor {
     pub fn add(&mut self, batch: &RecordBatch, marks: &Marks) -> Result<()> {
         let starts: Vec<i64> = marks.times.iter().map(|time| window::start_of(*time, self.tile)).collect();
         self.late += self.closed.map_or(0, |closed| starts.iter().filter(|start| **start < closed).count() as u64);
-        let mut from = 0;
+        let (mut from, mut joined) = (0, Vec::new());
         for run in starts.chunk_by(|a, b| a == b) {
             let (start, until) = (run[0], from + run.len());
             if self.closed.is_none_or(|closed| start >= closed) {
@@ -233,11 +237,12 @@ impl Monitor {
                 let Some(id) = marks.ids.get(row).copied().flatten() else { continue };
                 let prediction = Prediction { tile: start, score: marks.scores.get(row).copied().flatten() };
                 if let Some(label) = self.join.event(id, prediction) {
-                    self.join_one(prediction, label)?;
+                    joined.push((prediction, label));
                 }
             }
             from = until;
         }
+        self.join_all(joined)?;
         self.beat(marks);
         self.seen += marks.times.len() as u64;
         Ok(())
@@ -311,30 +316,32 @@ impl Monitor {
         Ok(())
     }
 
-    fn join_one(&mut self, prediction: Prediction, label: f64) -> Result<()> {
-        if let Some(tile) = self.tiles.find(prediction.tile)? {
-            tile.labelled += 1;
-            if let Some(score) = prediction.score {
-                tile.auc.update(score, label > 0.5);
+    /// Predictions that met their label, tile by tile.
+    fn join_all(&mut self, mut joined: Vec<(Prediction, f64)>) -> Result<()> {
+        joined.sort_by_key(|(prediction, _)| prediction.tile);
+        for run in joined.chunk_by(|a, b| a.0.tile == b.0.tile) {
+            if let Some(tile) = self.tiles.find(run[0].0.tile)? {
+                tile.labelled += run.len() as u64;
+                let pairs: Vec<(f64, f64)> = run.iter().filter_map(|(prediction, label)| Some((*label, prediction.score?))).collect();
+                tile.quality.update(&pairs)?;
             }
         }
         Ok(())
     }
 
-    /// Adds labels: 0 or 1 by event id. Null labels and ids are skipped.
+    /// Adds labels by event id: 0 or 1, or numbers for a regression. Null labels and ids are skipped.
     ///
     /// # Errors
     /// `InvalidArgument` for a column that is missing or of the wrong type; nothing is added then.
     pub fn label(&mut self, batch: &RecordBatch, id: &str, label: &str) -> Result<()> {
         let ids = keys(id, column(batch, "id", id)?)?;
         let labels = doubles("label", label, column(batch, "label", label)?)?;
+        let mut joined = Vec::new();
         for (id, label) in ids.into_iter().zip(labels) {
             let (Some(id), Some(label)) = (id, label) else { continue };
-            if let Some(prediction) = self.join.label(id, label) {
-                self.join_one(prediction, label)?;
-            }
+            joined.extend(self.join.label(id, label).map(|prediction| (prediction, label)));
         }
-        Ok(())
+        self.join_all(joined)
     }
 
     /// Closes every window that ends at or before `now` and judges it.
@@ -448,13 +455,15 @@ impl Monitor {
             row(Method::LatencyP99, summary.latency_p99),
             self.error_rate(&row, tile),
             row(Method::MissingLabels, of_events(summary.events - summary.labelled.min(summary.events))),
-            Row {
-                lower: summary.auc_lower,
-                upper: summary.auc_upper,
-                interval: summary.auc.map(|_| "confidence".into()),
-                ..row(Method::RocAuc, summary.auc)
-            },
-        ];
+        ]
+        .into_iter()
+        .chain(summary.metrics.iter().map(|(method, metric)| Row {
+            lower: metric.limits.map(|limits| limits.0),
+            upper: metric.limits.map(|limits| limits.1),
+            interval: metric.limits.map(|_| "confidence".into()),
+            ..row(*method, metric.value)
+        }))
+        .collect::<Vec<_>>();
         self.history.extend(rows);
         self.close_rules(&model, window);
         if self.history.len() > MOST_HISTORY {
@@ -537,16 +546,13 @@ impl Monitor {
     }
 
     fn summarise(&self, tile: &Tile, compare: impl Fn(&Reference, &Profile, &Settings) -> Result<Report>) -> Result<Summary> {
-        let auc = tile.auc.score(self.config.settings.confidence);
         Ok(Summary {
             events: tile.profile.rows,
             labelled: tile.labelled,
             errors: tile.errors,
             latency_p50: tile.latency.quantile(0.5)?,
             latency_p99: tile.latency.quantile(0.99)?,
-            auc: auc.as_ref().map(|score| score.value),
-            auc_lower: auc.as_ref().and_then(|score| score.lower),
-            auc_upper: auc.as_ref().and_then(|score| score.upper),
+            metrics: tile.quality.metrics(self.config.settings.confidence),
             report: compare(&self.reference, &tile.profile, &self.config.settings)?,
         })
     }
@@ -635,6 +641,11 @@ impl Monitor {
         &self.config.name
     }
 
+    /// What the model predicts.
+    pub fn task(&self) -> Task {
+        self.config.task
+    }
+
     /// What it is compared with.
     pub fn reference(&self) -> &Arc<Reference> {
         &self.reference
@@ -674,6 +685,12 @@ impl Monitor {
             ("forgotten_moments", self.bets.forgotten + self.segments.forgotten),
         ]
     }
+}
+
+/// Name to value, lower and upper limit.
+fn by_name<S: serde::Serializer>(metrics: &[(Method, Metric)], serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    let fields = |metric: &Metric| [metric.value, metric.limits.map(|limits| limits.0), metric.limits.map(|limits| limits.1)];
+    serializer.collect_map(metrics.iter().map(|(_, metric)| (metric.name, fields(metric))))
 }
 
 /// Tiles as one, if there is any.

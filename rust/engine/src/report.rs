@@ -55,6 +55,20 @@ pub enum Method {
     BurnRate,
     /// A new version of the model.
     Deploy,
+    /// Area under the precision-recall curve of a window's labelled events.
+    AveragePrecision,
+    /// Mean logarithmic loss of a window's labelled events.
+    LogLoss,
+    /// Mean squared error of a window's scores.
+    Brier,
+    /// Mean absolute error of a window's labelled events.
+    Mae,
+    /// Root mean squared error of a window's labelled events.
+    Rmse,
+    /// Coefficient of determination of a window's labelled events.
+    R2,
+    /// Mean of prediction minus label of a window's labelled events.
+    Bias,
     /// Area under the ROC curve of a window's labelled events.
     RocAuc,
     /// Wealth of a column's e-detector at the end of a window: an alarm at 1.

@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::alert::Severity;
 use crate::pulse::{Pulse, Total};
+use crate::quality::Task;
 use crate::report::{Method, Row, Verdict};
 use crate::window::{DAY, HOUR, MINUTE};
 
 /// Metrics of a window that a rule can limit.
-const METRICS: [(&str, Method); 6] = [
-    ("roc_auc", Method::RocAuc),
+const METRICS: [(&str, Method); 5] = [
     ("latency_p50", Method::LatencyP50),
     ("latency_p99", Method::LatencyP99),
     ("error_rate", Method::ErrorRate),
@@ -31,7 +31,7 @@ pub(crate) const LONGEST_BURN: i64 = 3 * DAY;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
-    /// `roc_auc`, `latency_p50`, `latency_p99` (seconds), `error_rate`, `missing_labels` (shares) or `events` (of a window).
+    /// A metric of the task (`roc_auc`, `average_precision`, `log_loss`, `brier`; `mae`, `rmse`, `r2`, `bias`), `latency_p50`, `latency_p99` (seconds), `error_rate`, `missing_labels` (shares) or `events` (of a window).
     #[serde(default)]
     pub metric: Option<String>,
     /// A warning when the metric is below this, all of its interval if it has one.
@@ -75,7 +75,8 @@ impl Rule {
     /// The method whose row it judges; `None` for an objective.
     pub(crate) fn method(&self) -> Option<Method> {
         let metric = self.metric.as_deref()?;
-        METRICS.iter().find(|(name, _)| *name == metric).map(|(_, method)| *method)
+        let known = METRICS.iter().chain(Task::Binary.metrics()).chain(Task::Regression.metrics());
+        known.into_iter().find(|(name, _)| *name == metric).map(|(_, method)| *method)
     }
 
     /// What its alerts are called.
@@ -87,12 +88,13 @@ impl Rule {
         }
     }
 
-    fn check(&self) -> Result<()> {
+    fn check(&self, task: Task) -> Result<()> {
         let wrong = |what: String| Err(Error::invalid(format!("`rules`: {what}")));
         match (&self.metric, &self.slo) {
             (Some(metric), None) => {
-                if self.method().is_none() {
-                    let names: Vec<&str> = METRICS.iter().map(|(name, _)| *name).collect();
+                let known = || task.metrics().iter().chain(&METRICS).map(|(name, _)| *name);
+                if !known().any(|name| name == metric) {
+                    let names: Vec<&str> = known().collect();
                     return wrong(format!("`metric` must be one of {}, got {metric:?}", names.join(", ")));
                 }
                 if self.below.is_some() == self.above.is_some() {
@@ -210,9 +212,9 @@ impl Rule {
 ///
 /// # Errors
 /// `InvalidArgument`, naming the rule and what is wrong.
-pub(crate) fn check(rules: &[Rule]) -> Result<()> {
+pub(crate) fn check(rules: &[Rule], task: Task) -> Result<()> {
     for (at, rule) in rules.iter().enumerate() {
-        rule.check()?;
+        rule.check(task)?;
         if let Some(other) = rules[..at].iter().find(|other| other.name() == rule.name()) {
             let sides = |rule: &Rule| (rule.below, rule.above);
             return Err(Error::invalid(format!("`rules`: two rules on {}, {:?} and {:?}", rule.name(), sides(other), sides(rule)))

@@ -1,11 +1,11 @@
 //! Event time cut into tiles, and tiles joined to windows. Windows are half-open and align to the UTC epoch, weeks to Monday.
 
 use barograph_core::codec::{Reader, Writer};
-use barograph_core::metrics::roc_auc::RocAuc;
 use barograph_core::sketches::ExponentialHistogram;
 use barograph_core::{Error, Result};
 
 use crate::profile::Profile;
+use crate::quality::{Quality, Task};
 use crate::reference::Reference;
 
 const SECOND: i64 = 1_000_000_000;
@@ -39,8 +39,8 @@ pub struct Tile {
     pub profile: Profile,
     /// Latency in seconds.
     pub latency: ExponentialHistogram,
-    /// Scores of labelled events by label.
-    pub auc: RocAuc,
+    /// Predictions of labelled events by label.
+    pub quality: Quality,
     /// Events whose label has come.
     pub labelled: u64,
     /// Events and calls that failed.
@@ -54,11 +54,11 @@ impl Tile {
     ///
     /// # Errors
     /// None in practice.
-    pub fn new(reference: &Reference) -> Result<Self> {
+    pub fn new(reference: &Reference, task: Task) -> Result<Self> {
         Ok(Self {
             profile: Profile::new(&reference.schema(), Some(reference))?,
             latency: ExponentialHistogram::new(6)?,
-            auc: RocAuc::default(),
+            quality: Quality::new(task)?,
             labelled: 0,
             errors: 0,
             calls: 0,
@@ -69,7 +69,7 @@ impl Tile {
     pub fn encode(&self, writer: &mut Writer) {
         self.profile.encode(writer);
         self.latency.encode(writer);
-        self.auc.encode(writer);
+        self.quality.encode(writer);
         writer.u64(self.labelled);
         writer.u64(self.errors);
         writer.u64(self.calls);
@@ -83,20 +83,20 @@ impl Tile {
         Ok(Self {
             profile: Profile::decode(reader)?,
             latency: ExponentialHistogram::decode(reader)?,
-            auc: RocAuc::decode(reader)?,
+            quality: Quality::decode(reader)?,
             labelled: reader.u64()?,
             errors: reader.u64()?,
             calls: reader.u64()?,
         })
     }
 
-    /// Refuses a tile that does not count this reference's bins.
+    /// Refuses a tile that does not count this reference's bins, or is of another task.
     ///
     /// # Errors
     /// `Decode`.
-    pub fn check(&self, reference: &Reference) -> Result<()> {
-        let mut empty = Self::new(reference)?;
-        if self.latency.scale() != empty.latency.scale() || empty.profile.merge(&self.profile).is_err() {
+    pub fn check(&self, reference: &Reference, task: Task) -> Result<()> {
+        let mut empty = Self::new(reference, task)?;
+        if self.latency.scale() != empty.latency.scale() || self.quality.task() != task || empty.profile.merge(&self.profile).is_err() {
             return Err(Error::decode("a tile of the snapshot belongs to another reference"));
         }
         Ok(())
@@ -109,7 +109,7 @@ impl Tile {
     pub fn merge(&mut self, other: &Self) -> Result<()> {
         self.profile.merge(&other.profile)?;
         self.latency.merge(&other.latency)?;
-        self.auc.merge(&other.auc);
+        self.quality.merge(&other.quality)?;
         self.labelled += other.labelled;
         self.errors += other.errors;
         self.calls += other.calls;

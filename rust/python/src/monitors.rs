@@ -7,6 +7,7 @@ use barograph_engine::Monitor;
 use barograph_engine::events::{Events, Value};
 use barograph_engine::labels::{key_of_integer, key_of_name};
 use barograph_engine::monitor::{Config, Roles};
+use barograph_engine::quality::Task;
 use barograph_engine::schema::{Kind, Role};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyString};
@@ -123,6 +124,14 @@ impl PyMonitor {
     #[getter]
     fn name(&self) -> String {
         lock(&self.inner).name().to_owned()
+    }
+
+    #[getter]
+    fn task(&self) -> &'static str {
+        match lock(&self.inner).task() {
+            Task::Binary => "binary",
+            Task::Regression => "regression",
+        }
     }
 
     fn policy(&self) -> String {

@@ -11,6 +11,8 @@ use crate::error::{Error, Result};
 pub const CALIBRATION_BINS: usize = 10;
 /// Rows whose sums fit 64 bits.
 const BLOCK: usize = 4096;
+/// Fewer rows than this are not worth a table of both classes.
+const FEW: usize = 1024;
 /// Weights enter the score cells in these units.
 const WEIGHT_UNITS: f64 = (1 << 20) as f64;
 
@@ -69,7 +71,13 @@ impl BinaryMetrics {
                 self.plain(&labels[block.clone()], &scores[block.clone()], predictions.map(|predictions| &predictions[block]));
             }
             let rows = labels.iter().zip(scores).filter(|(label, _)| !label.is_nan());
-            self.cells.add_many(rows.map(|(label, score)| (*score, *label == 1.0)), WEIGHT_UNITS as u64);
+            if labels.len() < FEW {
+                rows.for_each(|(label, score)| {
+                    self.cells.add(*score, *label == 1.0, WEIGHT_UNITS as u64);
+                });
+            } else {
+                self.cells.add_many(rows.map(|(label, score)| (*score, *label == 1.0)), WEIGHT_UNITS as u64);
+            }
             return Ok(());
         }
         for (row, label) in labels.iter().enumerate() {
