@@ -6,8 +6,9 @@ import difflib
 import json
 import logging
 import re
+import threading
 import time as clock
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,7 @@ from barograph.errors import IncompatibleError, InvalidArgumentError
 from barograph.frames import Frame, parts
 from barograph.references import Reference
 from barograph.reports import DriftReport, rows_frame
+from barograph.sketches import ExponentialHistogram
 from barograph.snapshots import as_bytes, write_whole
 from barograph.watching import F, Timer, watched
 
@@ -76,8 +78,9 @@ class Monitor:
     expectation, over all columns; see `policy`. segments: columns whose values are watched apart; the reference decides which it can,
     and without the argument all of them are. memory: bytes its tiles may take; beyond them the oldest are given up and counted. ticks:
     "auto" closes windows by the wall clock, from a background thread that starts with the first event; "manual" leaves it to you.
-    autosave: a file that every tick writes, and that a monitor of the same name and
-    reference resumes from. A monitor keeps no rows: per tile (a day for whole days, else the window) one profile; after three days tiles
+    autosave: a file that every tick writes, and that a monitor of the same name and reference resumes from. on_alert: called with every
+    change of an alert, as a dict of `alerts()`'s columns and the model (times in nanoseconds), from whatever ticks; what it raises is
+    counted as a failure. A monitor keeps no rows: per tile (a day for whole days, else the window) one profile; after three days tiles
     become days, after a hundred days weeks.
 
     >>> monitor = Monitor("m", reference=Reference({"x": [1.0, 2.0, 3.0, 4.0] * 200}), window="1h", ticks="manual")
@@ -102,6 +105,7 @@ class Monitor:
         memory: int = 256 << 20,
         ticks: Literal["auto", "manual"] = "auto",
         autosave: str | Path | None = None,
+        on_alert: Callable[[dict[str, Any]], object] | None = None,
     ) -> None:
         if ticks not in ("auto", "manual"):
             raise InvalidArgumentError(f'`ticks` must be "auto" or "manual", got {ticks!r}', "call `tick()` yourself if manual")
@@ -125,7 +129,7 @@ class Monitor:
         native = _barograph.Monitor(json.dumps(config), reference._native)
         if autosave is not None and Path(autosave).exists():
             native = self._resumed(Path(autosave), name, reference)
-        self._begin(native, ticks, min(60.0, max(1.0, length / _SECOND / 10)), autosave)
+        self._begin(native, ticks, min(60.0, max(1.0, length / _SECOND / 10)), autosave, on_alert)
 
     @staticmethod
     def _resumed(path: Path, name: str, reference: Reference) -> _barograph.Monitor:
@@ -138,11 +142,21 @@ class Monitor:
             )
         return native
 
-    def _begin(self, native: _barograph.Monitor, ticks: str, seconds: float, autosave: str | Path | None) -> None:
+    def _begin(
+        self,
+        native: _barograph.Monitor,
+        ticks: str,
+        seconds: float,
+        autosave: str | Path | None,
+        on_alert: Callable[[dict[str, Any]], object] | None,
+    ) -> None:
         self._native = native
         self._observe_one = native.observe_one
         self._regression = native.task == "regression"
         self._autosave = None if autosave is None else Path(autosave)
+        self._on_alert = on_alert
+        self._telling = threading.Lock()
+        self._told = 0 if on_alert is None else len(json.loads(native.alerts(0)))
         self._failures = 0
         self._timer = None if ticks == "manual" else Timer(self, seconds)
 
@@ -256,20 +270,40 @@ class Monitor:
             self._native.label(part, id, label)
 
     def tick(self, now: datetime | None = None) -> None:
-        """Closes every window that ends at or before `now` and judges it; saves to `autosave`."""
+        """Closes every window that ends at or before `now` and judges it; tells `on_alert`, and saves to `autosave`."""
         self._native.tick(clock.time_ns() if now is None else _instant(now))
+        if self._on_alert is not None:
+            self._tell(self._on_alert)
         if self._autosave is not None:
             write_whole(self._autosave, self.snapshot())
+
+    def _tell(self, on_alert: Callable[[dict[str, Any]], object]) -> None:
+        """Hands on what changed since the last time, once, also where two threads tick."""
+        with self._telling:
+            changes = json.loads(self._native.alerts(self._told))
+            self._told += len(changes)
+        for change in changes:
+            try:
+                on_alert({"model": self.name, **change})
+            except Exception as error:
+                self._failed(error)
 
     def snapshot(self) -> bytes:
         """Everything the monitor knows, its reference included; equal monitors give equal bytes. No raw rows."""
         return self._native.to_bytes()
 
     @classmethod
-    def restore(cls, data: bytes, *, ticks: Literal["auto", "manual"] = "manual", autosave: str | Path | None = None) -> Monitor:
+    def restore(
+        cls,
+        data: bytes,
+        *,
+        ticks: Literal["auto", "manual"] = "manual",
+        autosave: str | Path | None = None,
+        on_alert: Callable[[dict[str, Any]], object] | None = None,
+    ) -> Monitor:
         """A monitor that goes on as if nothing had happened. Raises SnapshotError for bytes that `snapshot` did not write."""
         out = cls.__new__(cls)
-        out._begin(_barograph.Monitor.from_bytes(as_bytes(data)), ticks, 10.0, autosave)
+        out._begin(_barograph.Monitor.from_bytes(as_bytes(data)), ticks, 10.0, autosave, on_alert)
         return out
 
     def close(self) -> None:
@@ -294,6 +328,11 @@ class Monitor:
         metrics = {name: MetricValue(*values) for name, values in fields["metrics"].items()}
         return Summary(**{**fields, "metrics": metrics, "report": DriftReport(fields["report"])})
 
+    def latencies(self, start: datetime, end: datetime) -> ExponentialHistogram | None:
+        """Latencies in seconds of the tiles that begin in `[start, end)`; None without any."""
+        native = self._native.latencies(_instant(start), _instant(end))
+        return None if native is None else ExponentialHistogram._of(native)
+
     def history(self, since: datetime | None = None) -> pl.DataFrame:
         """One row per closed window, column and tested method, and per metric of the model (column "(model)").
 
@@ -310,7 +349,7 @@ class Monitor:
         """
         import polars as pl
 
-        rows = json.loads(self._native.alerts())
+        rows = json.loads(self._native.alerts(0))
         text, number, whole = pl.String(), pl.Float64(), pl.Int64()
         schema: dict[str, Any] = {
             "id": whole,

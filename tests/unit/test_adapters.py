@@ -1,6 +1,7 @@
 """Adapters against the frameworks they are for."""
 
 import copy
+import json
 import pickle
 from datetime import UTC, datetime, timedelta
 from wsgiref.util import setup_testing_defaults
@@ -12,6 +13,8 @@ import numpy as np
 import polars as pl
 import pytest
 from barograph.adapters.asgi import WatchedAsgi
+from barograph.adapters.logs import AlertLog
+from barograph.adapters.opentelemetry import metrics_data, push
 from barograph.adapters.predictor import WatchedPredictor
 from barograph.adapters.prometheus import Collector, exposition
 from barograph.adapters.wsgi import WatchedWsgi
@@ -107,8 +110,6 @@ def starlette(monitor, **options):
 
 
 def features(scope, body, status, answer):
-    import json
-
     return json.loads(body) | {"_score": json.loads(answer)["score"]} if scope["path"] == "/predict" else None
 
 
@@ -197,3 +198,77 @@ def test_prometheus_reads_what_a_monitor_shows():
     assert found["barograph_alerts_total", model, ("severity", "page")] >= 1
     assert found["barograph_window_end_timestamp_seconds", model] == (start + timedelta(hours=1)).timestamp()
     assert len(list(Collector(monitor).collect())) == 9
+
+
+def alarmed(**options):
+    start = datetime(2026, 1, 5, tzinfo=UTC)
+    monitor = bg.Monitor("fraud", reference=REFERENCE, ticks="manual", rules=[{"metric": "latency_p99", "above": 0.2}], **options)
+    for hour, shift in enumerate([2.0, 2.0, 0.0, 0.0]):
+        seconds = np.random.default_rng(hour).lognormal(0, 1, 2000) if shift else np.full(2000, 0.01)
+        rows = FRAME.with_columns(pl.col("a") + shift, at=pl.lit(start + timedelta(hours=hour)), seconds=seconds)
+        monitor.observe_frame(rows, time="at", latency_seconds="seconds")
+        monitor.tick(start + timedelta(hours=hour + 1))
+    return monitor, start
+
+
+def test_alerts_are_told_once_and_logged(caplog):
+    told = []
+    monitor, _ = alarmed(on_alert=told.append)
+    monitor.tick(datetime(2026, 1, 6, tzinfo=UTC))
+    assert [(one["column"], one["state"]) for one in told] == [(a, s) for a, s in monitor.alerts().select("column", "state").rows()]
+    assert {one["model"] for one in told} == {"fraud"}
+    assert {"opened", "resolved"} == {one["state"] for one in told}
+    # A restored monitor tells what is new, not what was told.
+    again = []
+    bg.Monitor.restore(monitor.snapshot(), on_alert=again.append).tick(datetime(2026, 1, 7, tzinfo=UTC))
+    assert again == []
+
+    log = AlertLog()
+    with caplog.at_level("INFO", logger="barograph.alerts"):
+        for one in told:
+            log(one | {"reason": f"first\nsecond {one['reason']}"})
+        AlertLog("barograph.alerts", lines=True)(told[0])
+    assert {record.levelname for record in caplog.records} == {"ERROR", "WARNING", "INFO"}
+    assert all("\n" not in record.getMessage() for record in caplog.records)
+    assert caplog.records[0].barograph["model"] == "fraud"
+    assert json.loads(caplog.records[-1].getMessage()) == told[0]
+
+    failing, _ = alarmed(on_alert=lambda alert: 1 / 0)
+    assert failing.counts()["failures"] == len(told)
+
+
+def test_opentelemetry_encodes_what_a_monitor_shows():
+    from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
+    from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult
+
+    assert metrics_data(made()) is None
+    start = datetime(2026, 1, 5, tzinfo=UTC)
+    monitor = bg.Monitor("fraud", reference=REFERENCE, ticks="manual")
+    seconds = np.random.default_rng(0).lognormal(0, 1, 2000)
+    monitor.observe_frame(FRAME.with_columns(pl.col("a") + 2, at=pl.lit(start), seconds=seconds), time="at", latency_seconds="seconds")
+    monitor.tick(start + timedelta(hours=1))
+    request = encode_metrics(metrics_data(monitor))
+    metrics = {metric.name: metric for metric in request.resource_metrics[0].scope_metrics[0].metrics}
+    point = metrics["barograph.latency"].exponential_histogram.data_points[0]
+    assert (point.count, sum(point.positive.bucket_counts), point.scale) == (2000, 2000, 6)
+    assert point.sum == pytest.approx(seconds.sum(), rel=0.006)
+    base = 2 ** (2**-point.scale)
+    cell = point.positive.offset + int(np.argmax(np.cumsum(point.positive.bucket_counts) >= 1000))
+    assert base**cell <= np.sort(seconds)[999] <= base ** (cell + 1) * (1 + 1e-12)
+    verdicts = {p.attributes[1].value.string_value: p.as_int for p in metrics["barograph.verdict"].gauge.data_points}
+    assert (verdicts["a"], verdicts["b"]) == (3, 0)
+
+    class Kept(MetricExporter):
+        def export(self, data, timeout_millis=10_000, **_):
+            self.data = data
+            return MetricExportResult.SUCCESS
+
+        def force_flush(self, timeout_millis=10_000):
+            return True
+
+        def shutdown(self, timeout_millis=30_000, **_):
+            return None
+
+    exporter = Kept()
+    assert push(monitor, exporter) is MetricExportResult.SUCCESS
+    assert exporter.data.resource_metrics[0].resource.attributes["service.name"] == "fraud"

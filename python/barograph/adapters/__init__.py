@@ -6,4 +6,6 @@
 | `barograph.adapters.asgi` | ASGI applications: FastAPI, Starlette, Litestar |
 | `barograph.adapters.wsgi` | WSGI applications: Flask, Django |
 | `barograph.adapters.prometheus` | nothing: shows a monitor to Prometheus |
+| `barograph.adapters.opentelemetry` | nothing: shows a monitor as OpenTelemetry metrics |
+| `barograph.adapters.logs` | nothing: logs alerts |
 """

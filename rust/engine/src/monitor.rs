@@ -8,6 +8,7 @@ use std::sync::Arc;
 use arrow_array::{Array, RecordBatch};
 use barograph_core::codec::{Reader, SnapshotKind, Writer};
 use barograph_core::metrics::Metric;
+use barograph_core::sketches::ExponentialHistogram;
 use barograph_core::distributions::{binomial_lower, binomial_upper};
 use barograph_core::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -563,6 +564,15 @@ impl Monitor {
     /// None in practice.
     pub fn summary(&self, start: i64, end: i64) -> Result<Option<Summary>> {
         merged(&self.tiles.between(start, end)?, start, end)?.map(|tile| self.summarise(&tile, compare)).transpose()
+    }
+
+    /// Latencies of `[start, end)`, cut at tiles; `None` without any.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn latencies(&self, start: i64, end: i64) -> Result<Option<ExponentialHistogram>> {
+        let whole = merged(&self.tiles.between(start, end)?, start, end)?;
+        Ok(whole.map(|tile| tile.latency).filter(|latency| latency.count() > 0))
     }
 
     /// Everything the monitor knows, its reference included: equal monitors give equal bytes.

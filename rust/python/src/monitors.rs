@@ -17,6 +17,7 @@ use crate::border::for_each_batch;
 use crate::errors::{Raise, raised};
 use crate::profiles::lock;
 use crate::references::PyReference;
+use crate::sketches::PyExponentialHistogram;
 
 /// Events gathered before they are handed on.
 const GATHERED: usize = 1024;
@@ -236,8 +237,14 @@ impl PyMonitor {
         json(&lock(&self.inner).open_alerts())
     }
 
-    fn alerts(&self) -> PyResult<String> {
-        json(lock(&self.inner).alerts())
+    /// Changes of alerts, without the first ones.
+    fn alerts(&self, without: usize) -> PyResult<String> {
+        json(lock(&self.inner).alerts().get(without..).unwrap_or_default())
+    }
+
+    fn latencies(&self, start: i64, end: i64) -> PyResult<Option<PyExponentialHistogram>> {
+        let found = self.current()?.latencies(start, end).raise()?;
+        Ok(found.map(PyExponentialHistogram::around))
     }
 
     fn counts(&self) -> PyResult<Vec<(&'static str, u64)>> {

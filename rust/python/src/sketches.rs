@@ -18,8 +18,14 @@ pub const NAMES: [&str; 9] =
     ["exponential_histogram", "kll", "hll", "theta", "frequent_items", "sample", "co_moments", "mean_embedding", "sliced_projections"];
 
 #[pyclass(name = "ExponentialHistogram", module = "barograph._barograph", frozen)]
-struct PyExponentialHistogram {
+pub struct PyExponentialHistogram {
     inner: Mutex<ExponentialHistogram>,
+}
+
+impl PyExponentialHistogram {
+    pub fn around(histogram: ExponentialHistogram) -> Self {
+        Self { inner: Mutex::new(histogram) }
+    }
 }
 
 #[pymethods]
