@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from barograph.backtests import Backtest, backtest
     from barograph.drift import compare
     from barograph.monitors import Monitor
+    from barograph.privacies import Privacy
     from barograph.profiles import Profile, merge, profile
     from barograph.references import Reference
     from barograph.reports import DriftReport
@@ -30,6 +31,7 @@ _HOMES = {
     "catalog": "_barograph",
     "DriftReport": "reports",
     "Monitor": "monitors",
+    "Privacy": "privacies",
     "Profile": "profiles",
     "Reference": "references",
     "Schema": "schemas",
@@ -46,6 +48,7 @@ __all__ = [
     "ColumnProfile",
     "DriftReport",
     "Monitor",
+    "Privacy",
     "Profile",
     "Reference",
     "Schema",

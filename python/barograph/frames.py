@@ -36,7 +36,9 @@ def parts(frame: Frame, *, again: bool = False) -> Iterator[Any]:
     With `again` the frame must be readable twice: a one-shot reader is an error then. A column whose Arrow export fails
     becomes one of nulls of an unsupported type, so that it shows as a row that says so.
     """
-    if isinstance(frame, str | Path):
+    if type(frame).__name__ == "_Private":
+        yield from frame.parts(again)
+    elif isinstance(frame, str | Path):
         yield from _lazy(scan(frame))
     elif _is_polars_lazy(frame):
         yield from _lazy(frame)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from barograph import _barograph
 from barograph.errors import IncompatibleError, InvalidArgumentError
 from barograph.frames import Frame, parts
+from barograph.privacies import Privacy
 from barograph.references import Reference
 from barograph.reports import DriftReport, rows_frame
 from barograph.sketches import ExponentialHistogram
@@ -76,7 +77,8 @@ class Monitor:
 
     budget: at most one false alert about drift in so long, in
     expectation, over all columns; see `policy`. segments: columns whose values are watched apart; the reference decides which it can,
-    and without the argument all of them are. memory: bytes its tiles may take; beyond them the oldest are given up and counted. ticks:
+    and without the argument all of them are. memory: bytes its tiles may take; beyond them the oldest are given up and counted. privacy:
+    what happens to columns before they are counted; the reference must have been made through the same. ticks:
     "auto" closes windows by the wall clock, from a background thread that starts with the first event; "manual" leaves it to you.
     autosave: a file that every tick writes, and that a monitor of the same name and reference resumes from. on_alert: called with every
     change of an alert, as a dict of `alerts()`'s columns and the model (times in nanoseconds), from whatever ticks; what it raises is
@@ -103,6 +105,7 @@ class Monitor:
         budget: str | timedelta = "7d",
         segments: Sequence[str] | None = None,
         memory: int = 256 << 20,
+        privacy: Privacy | None = None,
         ticks: Literal["auto", "manual"] = "auto",
         autosave: str | Path | None = None,
         on_alert: Callable[[dict[str, Any]], object] | None = None,
@@ -125,11 +128,12 @@ class Monitor:
             "rules": [_rule(rule) for rule in rules],
             "ticket_every": _nanoseconds("budget", budget),
             "memory": _bytes(memory),
+            "privacy": None if privacy is None else privacy.describe(),
         }
         native = _barograph.Monitor(json.dumps(config), reference._native)
         if autosave is not None and Path(autosave).exists():
             native = self._resumed(Path(autosave), name, reference)
-        self._begin(native, ticks, min(60.0, max(1.0, length / _SECOND / 10)), autosave, on_alert)
+        self._begin(native, ticks, min(60.0, max(1.0, length / _SECOND / 10)), autosave, on_alert, privacy)
 
     @staticmethod
     def _resumed(path: Path, name: str, reference: Reference) -> _barograph.Monitor:
@@ -149,7 +153,13 @@ class Monitor:
         seconds: float,
         autosave: str | Path | None,
         on_alert: Callable[[dict[str, Any]], object] | None,
+        privacy: Privacy | None,
     ) -> None:
+        if native.privacy != (None if privacy is None else privacy.describe()):
+            raise IncompatibleError(
+                f"the monitor was made with privacy {native.privacy}, expected the same, got {privacy!r}", "pass it as `privacy=`"
+            )
+        self._privacy = privacy
         self._native = native
         self._observe_one = native.observe_one
         self._regression = native.task == "regression"
@@ -186,6 +196,8 @@ class Monitor:
             if not isinstance(row, Mapping):
                 raise InvalidArgumentError(f"`row` must be a mapping of columns to values, got {type(row).__name__}")
             row = dict(row)
+        if self._privacy is not None:
+            row = self._privacy.row(row)
         now = clock.time_ns() if time is None else _instant(time)
         judged = prediction if self._regression and score is None else score
         self._observe_one(row, now, id, prediction, judged, latency_seconds, error)
@@ -212,7 +224,7 @@ class Monitor:
         judged = prediction if self._regression and score is None else score
         roles = json.dumps({"time": time, "id": id, "score": judged, "latency": latency_seconds, "error": error})
         now = clock.time_ns()
-        for part in parts(frame):
+        for part in parts(frame if self._privacy is None else self._privacy.frame(frame)):
             self._native.observe(part if prediction is None else self._with_prediction(part, prediction), roles, now)
         if self._timer is not None:
             self._timer.awake()
@@ -300,10 +312,11 @@ class Monitor:
         ticks: Literal["auto", "manual"] = "manual",
         autosave: str | Path | None = None,
         on_alert: Callable[[dict[str, Any]], object] | None = None,
+        privacy: Privacy | None = None,
     ) -> Monitor:
         """A monitor that goes on as if nothing had happened. Raises SnapshotError for bytes that `snapshot` did not write."""
         out = cls.__new__(cls)
-        out._begin(_barograph.Monitor.from_bytes(as_bytes(data)), ticks, 10.0, autosave, on_alert)
+        out._begin(_barograph.Monitor.from_bytes(as_bytes(data)), ticks, 10.0, autosave, on_alert, privacy)
         return out
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ MODULES = [
     "barograph.detectors",
     "barograph.metrics",
     "barograph.monitors",
+    "barograph.privacies",
     "barograph.profiles",
     "barograph.references",
     "barograph.row_sketches",

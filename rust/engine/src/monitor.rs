@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use arrow_array::{Array, RecordBatch};
 use barograph_core::codec::{Reader, SnapshotKind, Writer};
+use barograph_core::distributions::{binomial_lower, binomial_upper};
 use barograph_core::metrics::Metric;
 use barograph_core::sketches::ExponentialHistogram;
-use barograph_core::distributions::{binomial_lower, binomial_upper};
 use barograph_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +51,9 @@ pub struct Config {
     /// What the model predicts.
     #[serde(default)]
     pub task: Task,
+    /// What is done to columns before they come here, in words of whoever does it.
+    #[serde(default)]
+    pub privacy: Option<String>,
     /// Rules besides drift.
     #[serde(default)]
     pub rules: Vec<Rule>,
@@ -654,6 +657,11 @@ impl Monitor {
     /// What the model predicts.
     pub fn task(&self) -> Task {
         self.config.task
+    }
+
+    /// What is done to columns before they come here.
+    pub fn privacy(&self) -> Option<&str> {
+        self.config.privacy.as_deref()
     }
 
     /// What it is compared with.

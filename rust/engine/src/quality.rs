@@ -19,12 +19,8 @@ pub enum Task {
 }
 
 /// The metrics of a task that a monitor shows, and their rows.
-const BINARY: [(&str, Method); 4] = [
-    ("roc_auc", Method::RocAuc),
-    ("average_precision", Method::AveragePrecision),
-    ("log_loss", Method::LogLoss),
-    ("brier", Method::Brier),
-];
+const BINARY: [(&str, Method); 4] =
+    [("roc_auc", Method::RocAuc), ("average_precision", Method::AveragePrecision), ("log_loss", Method::LogLoss), ("brier", Method::Brier)];
 const REGRESSION: [(&str, Method); 4] = [("mae", Method::Mae), ("rmse", Method::Rmse), ("r2", Method::R2), ("bias", Method::Bias)];
 
 /// Metrics of labelled events.

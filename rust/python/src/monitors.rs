@@ -135,6 +135,11 @@ impl PyMonitor {
         }
     }
 
+    #[getter]
+    fn privacy(&self) -> Option<String> {
+        lock(&self.inner).privacy().map(str::to_owned)
+    }
+
     fn policy(&self) -> String {
         lock(&self.inner).policy()
     }
