@@ -16,20 +16,10 @@ if TYPE_CHECKING:
 __all__ = ["CoMoments", "MeanEmbedding", "SlicedProjections"]
 
 
-class CoMoments:
-    """Means, covariances and correlations of up to 64 columns, of a stream that is never kept.
+class _RowSketch:
+    """What every sketch of rows does."""
 
-    columns: 1 to 64. Rows with a value that is not finite are left out. Equal to `numpy.cov` within rounding, whatever the order;
-    merges are exact within rounding too, not to the bit. About d²/2 multiplications per row.
-
-    >>> c = CoMoments(2)
-    >>> c.update_many([[1.0, 2.0], [2.0, 4.0], [3.0, 6.0]])
-    >>> c.count, c.covariance().tolist(), c.correlation().round(9).tolist()
-    (3, [[1.0, 2.0], [2.0, 4.0]], [[1.0, 1.0], [1.0, 1.0]])
-    """
-
-    def __init__(self, columns: int) -> None:
-        self._native = _barograph.CoMoments(_integer("columns", columns, 64))
+    _native: _barograph.CoMoments | _barograph.MeanEmbedding | _barograph.SlicedProjections
 
     def update_many(self, rows: ArrayLike) -> None:
         """Counts rows: an array of two dimensions."""
@@ -44,6 +34,28 @@ class CoMoments:
     def count(self) -> int:
         """Rows counted."""
         return self._native.count
+
+    def to_bytes(self) -> bytes:
+        """A snapshot; equal sketches give equal bytes."""
+        return self._native.to_bytes()
+
+
+class CoMoments(_RowSketch):
+    """Means, covariances and correlations of up to 64 columns, of a stream that is never kept.
+
+    columns: 1 to 64. Rows with a value that is not finite are left out. Equal to `numpy.cov` within rounding, whatever the order;
+    merges are exact within rounding too, not to the bit. About d²/2 multiplications per row.
+
+    >>> c = CoMoments(2)
+    >>> c.update_many([[1.0, 2.0], [2.0, 4.0], [3.0, 6.0]])
+    >>> c.count, c.covariance().tolist(), c.correlation().round(9).tolist()
+    (3, [[1.0, 2.0], [2.0, 4.0]], [[1.0, 1.0], [1.0, 1.0]])
+    """
+
+    _native: _barograph.CoMoments
+
+    def __init__(self, columns: int) -> None:
+        self._native = _barograph.CoMoments(_integer("columns", columns, 64))
 
     def means(self) -> NDArray[np.float64] | None:
         """The mean of each column; None when empty."""
@@ -66,10 +78,6 @@ class CoMoments:
         """Takes another's rows away again, within rounding; IncompatibleError where it holds more rows than this one."""
         self._native.subtract(other._native)
 
-    def to_bytes(self) -> bytes:
-        """A snapshot."""
-        return self._native.to_bytes()
-
     @classmethod
     def from_bytes(cls, data: bytes) -> CoMoments:
         """Reads a snapshot. Raises SnapshotError for anything else."""
@@ -78,7 +86,7 @@ class CoMoments:
         return out
 
 
-class MeanEmbedding:
+class MeanEmbedding(_RowSketch):
     """The mean of random Fourier features of rows: two of them are as far apart as the laws of their streams.
 
     `fit(rows)` takes scale and bandwidth of a Gaussian kernel from the reference's rows and gives an empty sketch; `empty()` gives another
@@ -114,20 +122,6 @@ class MeanEmbedding:
         """Another sketch with the same features and no rows."""
         return self._of(self._native.empty())
 
-    def update_many(self, rows: ArrayLike) -> None:
-        """Counts rows: an array of two dimensions."""
-        self._native.update_many(_rows(rows))
-
-    @property
-    def columns(self) -> int:
-        """Columns of a row."""
-        return self._native.columns
-
-    @property
-    def count(self) -> int:
-        """Rows counted."""
-        return self._native.count
-
     def mmd(self, other: MeanEmbedding) -> float:
         """The squared maximum mean discrepancy: at least 0, about 1/n + 1/m for equal laws. Both sides need a row."""
         return self._native.mmd(other._native)
@@ -140,17 +134,13 @@ class MeanEmbedding:
         """Takes another's rows away again; IncompatibleError where it holds more rows than this one."""
         self._native.subtract(other._native)
 
-    def to_bytes(self) -> bytes:
-        """A snapshot; equal sketches give equal bytes."""
-        return self._native.to_bytes()
-
     @classmethod
     def from_bytes(cls, data: bytes) -> MeanEmbedding:
         """Reads a snapshot. Raises SnapshotError for anything else."""
         return cls._of(_barograph.MeanEmbedding.from_bytes(as_bytes(data)))
 
 
-class SlicedProjections:
+class SlicedProjections(_RowSketch):
     """Histograms of rows along random directions: the sliced Wasserstein distance of two streams, with the interval that holds it.
 
     `fit(rows)` scales columns by the reference's rows and gives an empty sketch; `empty()` gives another with the same directions. Merging
@@ -185,20 +175,6 @@ class SlicedProjections:
         """Another sketch with the same directions and no rows."""
         return self._of(self._native.empty())
 
-    def update_many(self, rows: ArrayLike) -> None:
-        """Counts rows: an array of two dimensions."""
-        self._native.update_many(_rows(rows))
-
-    @property
-    def columns(self) -> int:
-        """Columns of a row."""
-        return self._native.columns
-
-    @property
-    def count(self) -> int:
-        """Rows counted."""
-        return self._native.count
-
     def sliced_wasserstein(self, other: SlicedProjections) -> Score:
         """The mean of the directions' Wasserstein-1 distances; `contributions`: each of them. Both sides need a row."""
         return Score._of(self._native.sliced_wasserstein(other._native))
@@ -210,10 +186,6 @@ class SlicedProjections:
     def subtract(self, other: SlicedProjections) -> None:
         """Takes another's rows away again; IncompatibleError where it holds rows that are not in this one."""
         self._native.subtract(other._native)
-
-    def to_bytes(self) -> bytes:
-        """A snapshot; equal sketches give equal bytes."""
-        return self._native.to_bytes()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> SlicedProjections:

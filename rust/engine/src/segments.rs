@@ -6,6 +6,7 @@ use arrow_array::RecordBatch;
 use barograph_core::Result;
 use barograph_core::bins::Bins;
 use barograph_core::codec::{Reader, Writer};
+use barograph_core::scores::Score;
 use barograph_core::scores::psi::PsiTest;
 use barograph_core::scores::share::ShareTest;
 
@@ -136,16 +137,6 @@ impl Segments {
     }
 }
 
-/// The verdict of a test: the largest tolerance it rejects at this level.
-fn verdict(p: [f64; 3], level: f64, alpha: f64) -> Verdict {
-    match p {
-        [_, _, critical] if critical <= level => Verdict::Critical,
-        [_, warning, _] if warning <= level => Verdict::Warning,
-        [info, ..] if info <= alpha => Verdict::Info,
-        _ => Verdict::Ok,
-    }
-}
-
 /// PSI of the groups, and what is in none, as a group of its own.
 fn psi(was: &[u64], is: &[u64], groups: usize, factor: f64, settings: &Settings, level: f64, row: Row) -> Option<(Row, Verdict)> {
     let counts = |side: &[u64]| -> Vec<u64> {
@@ -171,20 +162,8 @@ fn psi(was: &[u64], is: &[u64], groups: usize, factor: f64, settings: &Settings,
     let test = PsiTest::new(&p, &q, settings.smoothing).ok()?;
     let score = test.score(settings.psi_tolerances[1], settings.confidence);
     let p_values = settings.psi_tolerances.map(|tolerance| test.p_value(tolerance));
-    let verdict = verdict(p_values, level, settings.alpha());
-    let row = Row {
-        value: Some(score.value),
-        lower: score.lower,
-        upper: score.upper,
-        interval: Some("confidence".into()),
-        p_value: Some(p_values[1]),
-        threshold: Some(settings.psi_tolerances[1]),
-        n_reference: Some(was[groups]),
-        n_current: Some(is[groups]),
-        verdict: Some(verdict),
-        ..row
-    };
-    Some((row, verdict))
+    let row = Row { threshold: Some(settings.psi_tolerances[1]), n_reference: Some(was[groups]), n_current: Some(is[groups]), ..row };
+    Some(tested(row, &score, p_values, level, settings.alpha()))
 }
 
 fn nulls(was: &[u64], is: &[u64], groups: usize, settings: &Settings, level: f64, row: Row) -> Option<(Row, Verdict)> {
@@ -193,18 +172,26 @@ fn nulls(was: &[u64], is: &[u64], groups: usize, settings: &Settings, level: f64
     let test = ShareTest::new(p, n, q, m).ok()?;
     let score = test.score(settings.share_tolerances[1], settings.confidence);
     let p_values = settings.share_tolerances.map(|tolerance| test.p_value(tolerance));
-    let verdict = verdict(p_values, level, settings.alpha());
+    let row = Row { threshold: Some(settings.share_tolerances[1]), n_reference: Some(n as u64), n_current: Some(m as u64), ..row };
+    Some(tested(row, &score, p_values, level, settings.alpha()))
+}
+
+/// The row of a test with its verdict: the largest tolerance rejected at this level, `info` at `alpha`.
+fn tested(row: Row, score: &Score, p: [f64; 3], level: f64, alpha: f64) -> (Row, Verdict) {
+    let verdict = match p {
+        [_, _, critical] if critical <= level => Verdict::Critical,
+        [_, warning, _] if warning <= level => Verdict::Warning,
+        [info, ..] if info <= alpha => Verdict::Info,
+        _ => Verdict::Ok,
+    };
     let row = Row {
         value: Some(score.value),
         lower: score.lower,
         upper: score.upper,
         interval: Some("confidence".into()),
-        p_value: Some(p_values[1]),
-        threshold: Some(settings.share_tolerances[1]),
-        n_reference: Some(n as u64),
-        n_current: Some(m as u64),
+        p_value: Some(p[1]),
         verdict: Some(verdict),
         ..row
     };
-    Some((row, verdict))
+    (row, verdict)
 }
