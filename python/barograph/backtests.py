@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from barograph.errors import InvalidArgumentError
 from barograph.frames import Frame, parts
-from barograph.monitors import Monitor, _nanoseconds
+from barograph.monitors import Monitor, _nanoseconds, _rule, read_policy
 from barograph.references import Reference
 
 if TYPE_CHECKING:
@@ -113,6 +115,8 @@ def backtest(
     log: Frame,
     *,
     time: str,
+    policy: str | Path | Mapping[str, Any] | None = None,
+    model: str = "backtest",
     window: str = "1h",
     rules: Sequence[Mapping[str, Any]] = (),
     budget: str = "7d",
@@ -127,7 +131,8 @@ def backtest(
 ) -> Backtest:
     """Replays a log through a monitor and says how often it would have alarmed, and how fast it would have found a shift.
 
-    log: any frame; `time` names its column of event times, which must not be null. window, rules, budget: the policy. score,
+    log: any frame; `time` names its column of event times, which must not be null. window, rules, budget: the policy; or
+    policy: a TOML file (and which `model` of it) or a mapping, as in `Monitor`. score,
     latency_seconds, error: columns, as in `Monitor.observe_frame`. shifts: sizes in the reference's standard deviations; each is
     added `runs` times to one feature of numbers (they take turns) from a random window on, and counts as found if an alert on that
     feature opens within `horizon` windows. wanted: alerts per week; other budgets are tried, and the shortest that keeps to it is
@@ -147,7 +152,11 @@ def backtest(
         raise InvalidArgumentError(f"`runs` must be an integer in [1, 10000], got {runs!r}")
     if not isinstance(horizon, int) or not 1 <= horizon <= _CHUNK:
         raise InvalidArgumentError(f"`horizon` must be an integer in [1, {_CHUNK}], got {horizon!r}")
-    replay = _Replay(reference, log, time, window, list(rules), {"score": score, "latency_seconds": latency_seconds, "error": error})
+    stated: dict[str, Any] = {"window": window, "rules": [_rule(rule) for rule in rules], "budget": {"ticket": budget}}
+    if policy is not None:
+        stated = json.loads(read_policy(policy, model))
+        window, budget = stated["window"], stated["budget"]["ticket"]
+    replay = _Replay(reference, log, time, stated, {"score": score, "latency_seconds": latency_seconds, "error": error})
     deviations = _deviations(reference, replay.columns)
     notes = []
     if shifts and not deviations:
@@ -165,13 +174,13 @@ def backtest(
         pages = opened.filter(severity="page").height
         return Trial(f"budget {name}", opened.height, pages, replay.weeks, detected, medians), monitor
 
-    policy, monitor = trial(budget)
+    own, monitor = trial(budget)
     others = [trial(name)[0] for name in BUDGETS if name != budget] if wanted is not None else []
-    fitting = [one for one in sorted([policy, *others], key=_length) if wanted is not None and one.per_week <= wanted]
+    fitting = [one for one in sorted([own, *others], key=_length) if wanted is not None and one.per_week <= wanted]
     always = Trial("always fires", replay.windows, 0, replay.weeks, dict.fromkeys(sizes, 1.0), dict.fromkeys(sizes, 1.0))
     never = Trial("never fires", 0, 0, replay.weeks, dict.fromkeys(sizes, 0.0), dict.fromkeys(sizes))
     return Backtest(
-        (policy, *sorted(others, key=_length), always, never),
+        (own, *sorted(others, key=_length), always, never),
         monitor.alerts(),
         replay.weekly(monitor),
         window,
@@ -185,15 +194,14 @@ def backtest(
 class _Replay:
     """A log in order of time, cut into windows."""
 
-    def __init__(self, reference: Reference, log: Frame, time: str, window: str, rules: list[Any], roles: dict[str, str | None]) -> None:
+    def __init__(self, reference: Reference, log: Frame, time: str, policy: dict[str, Any], roles: dict[str, str | None]) -> None:
         import polars as pl
 
         self.reference = reference
         self.time = time
-        self.window = window
-        self.rules = rules
+        self.policy = policy
         self.roles = roles
-        self.seconds = _nanoseconds("window", window) / 10**9
+        self.seconds = _nanoseconds("window", policy["window"]) / 10**9
         pieces = [pl.DataFrame(part) for part in parts(log)]
         frame = pl.concat(pieces)
         for argument, name in {"time": time, **roles}.items():
@@ -226,7 +234,8 @@ class _Replay:
         return self.frame[int(low) : int(high)]
 
     def monitor(self, budget: str) -> Monitor:
-        return Monitor("backtest", reference=self.reference, window=self.window, rules=self.rules, budget=budget, ticks="manual")
+        policy = {**self.policy, "budget": {**self.policy.get("budget", {}), "ticket": budget}}
+        return Monitor("backtest", reference=self.reference, policy=policy, ticks="manual")
 
     def feed(self, monitor: Monitor, rows: pl.DataFrame, end: int) -> None:
         if rows.height:

@@ -1,4 +1,4 @@
-"""The command line: `barograph profile`, `reference`, `compare`, `backtest`, `demo`.
+"""The command line: `barograph profile`, `reference`, `compare`, `backtest`, `config`, `demo`.
 
 Exit codes: 0 pass, 1 drift, 2 usage or data error, 3 a required column could not be judged. Data on stdout, the rest on stderr.
 """
@@ -82,6 +82,8 @@ def _parser() -> argparse.ArgumentParser:
     backtest.add_argument("log", metavar="LOG", help="a Parquet or CSV file of events")
     backtest.add_argument("--time", required=True, metavar="COLUMN", help="its column of event times")
     backtest.add_argument("--score", metavar="COLUMN", help="its column of scores in [0, 1]")
+    backtest.add_argument("--policy", metavar="FILE", help="a TOML file that states window, budget and rules")
+    backtest.add_argument("--model", default="backtest", metavar="NAME", help="which model's policy of the file")
     backtest.add_argument("--window", default="1h", metavar="LENGTH", help="such as 30m, 1h, 1d, 1w (default: 1h)")
     backtest.add_argument("--budget", default="7d", metavar="LENGTH", help="at most one false alert in so long (default: 7d)")
     backtest.add_argument("--shifts", default="0.25,0.5,1", metavar="LIST", help="sizes in standard deviations (default: 0.25,0.5,1)")
@@ -89,6 +91,11 @@ def _parser() -> argparse.ArgumentParser:
     backtest.add_argument("--wanted", type=float, metavar="RATE", help="alerts per week: proposes a budget")
     backtest.add_argument("--json", action="store_true", help="rows as JSON")
     backtest.set_defaults(run=_backtest)
+
+    config = commands.add_parser("config", help="check a policy file", description="Reads a TOML file as the monitor and the sidecar do.")
+    config.add_argument("what", choices=["check"], metavar="check", help="say what the policies promise, or what is wrong with them")
+    config.add_argument("file", metavar="FILE", help="a TOML file")
+    config.set_defaults(run=_config)
 
     demo = commands.add_parser(
         "demo", help="a year of flights through a monitored model", description="Replays real flights through a model."
@@ -220,6 +227,8 @@ def _backtest(options: argparse.Namespace) -> int:
         options.log,
         time=options.time,
         score=options.score,
+        policy=options.policy,
+        model=options.model,
         window=options.window,
         budget=options.budget,
         shifts=shifts,
@@ -232,6 +241,18 @@ def _backtest(options: argparse.Namespace) -> int:
     else:
         print(found.to_terminal())
     return _DRIFT if options.wanted is not None and found.trials[0].per_week > options.wanted else _PASS
+
+
+def _config(options: argparse.Namespace) -> int:
+    from barograph import _barograph
+
+    try:
+        text = Path(options.file).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise InvalidArgumentError(f"{options.file} is not text") from None
+    for model, promise in _barograph.policies_of_toml(text, options.file):
+        print(f"{model or options.file}: {promise}")
+    return _PASS
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import logging
+import math
 import re
 import threading
 import time as clock
@@ -33,7 +33,6 @@ __all__ = ["Monitor", "Summary"]
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _SECOND = 10**9
 _EPOCH = datetime(1970, 1, 1)
-_RULE = ("metric", "below", "above", "slo", "objective", "threshold", "severity", "k", "of", "cooldown")
 _LOG = logging.getLogger("barograph")
 
 
@@ -73,12 +72,17 @@ class Monitor:
       events (of a window: below a limit, silence is an alert). Optional: severity ("page" or "ticket"), k and of (windows beyond the
       limit, of the last so many), cooldown (such as "6h": no new alert so soon after the last one);
     - `{"slo": "latency", "threshold": 0.2, "objective": 0.99}` or `{"slo": "errors", "objective": 0.999}`: a page when the budget of bad
-      calls burns 14.4 times too fast over 1 h and 5 min, or 6 times over 6 h and 30 min, a ticket at once over 3 d and 6 h.
+      calls burns 14.4 times too fast over 1 h and 5 min, or 6 times over 6 h and 30 min, a ticket at once over 3 d and 6 h;
+    - `{"metric": "rmse", "detector": "cusum"}`: a detector (adwin, cusum, ewma) watches the metric from window to window.
 
-    budget: at most one false alert about drift in so long, in
-    expectation, over all columns; see `policy`. segments: columns whose values are watched apart; the reference decides which it can,
-    and without the argument all of them are. memory: bytes its tiles may take; beyond them the oldest are given up and counted. privacy:
-    what happens to columns before they are counted; the reference must have been made through the same. ticks:
+    budget: at most one false alert in so long, in expectation, over all columns: of tickets, or {"ticket": "7d", "page": "30d"} (the
+    default); `monitor.policy` says it in words. importance: how much columns matter to the model, by name; half of the budget goes to
+    columns by it, and causes are ranked by it. lateness: events of windows that closed longer ago are only counted ("30d"). memory:
+    bytes for tiles and history (256 MB); beyond them the oldest are given up and counted. policy: a TOML file, or a mapping, that
+    states all these instead, at its top or in `[models.NAME]`; the sidecar reads the same.
+
+    segments: columns whose values are watched apart; the reference decides which it can, and without the argument all of them are.
+    privacy: what happens to columns before they are counted; the reference must have been made through the same. ticks:
     "auto" closes windows by the wall clock, from a background thread that starts with the first event; "manual" leaves it to you.
     autosave: a file that every tick writes, and that a monitor of the same name and reference resumes from. on_alert: called with every
     change of an alert, as a dict of `alerts()`'s columns and the model (times in nanoseconds), from whatever ticks; what it raises is
@@ -98,13 +102,16 @@ class Monitor:
         name: str,
         *,
         reference: Reference,
-        window: str | timedelta = "1h",
-        task: Literal["binary", "regression"] = "binary",
-        rules: Sequence[Mapping[str, Any]] = (),
-        confidence: float = 0.99,
-        budget: str | timedelta = "7d",
+        policy: str | Path | Mapping[str, Any] | None = None,
+        window: str | timedelta | None = None,
+        task: Literal["binary", "regression"] | None = None,
+        rules: Sequence[Mapping[str, Any]] | None = None,
+        confidence: float | None = None,
+        budget: str | timedelta | Mapping[str, str | timedelta] | None = None,
+        importance: Mapping[str, float] | None = None,
+        lateness: str | timedelta | None = None,
+        memory: int | None = None,
         segments: Sequence[str] | None = None,
-        memory: int = 256 << 20,
         privacy: Privacy | None = None,
         ticks: Literal["auto", "manual"] = "auto",
         autosave: str | Path | None = None,
@@ -112,25 +119,17 @@ class Monitor:
     ) -> None:
         if ticks not in ("auto", "manual"):
             raise InvalidArgumentError(f'`ticks` must be "auto" or "manual", got {ticks!r}', "call `tick()` yourself if manual")
-        if task not in ("binary", "regression"):
-            raise InvalidArgumentError(f'`task` must be "binary" or "regression", got {task!r}')
         missing = next((name for name in segments or () if name not in reference.segments), None)
         if missing is not None:
             known = ", ".join(reference.segments) or "no segments"
             hint = f"it has {known}; make it by `Reference(frame, segments=[{missing!r}])`"
             raise InvalidArgumentError(f"`segments` names {missing!r}, which the reference has no segments of", hint)
-        length = _nanoseconds("window", window)
-        config = {
-            "name": name,
-            "window": length,
-            "task": task,
-            "settings": {"confidence": confidence},
-            "rules": [_rule(rule) for rule in rules],
-            "ticket_every": _nanoseconds("budget", budget),
-            "memory": _bytes(memory),
-            "privacy": None if privacy is None else privacy.describe(),
-        }
-        native = _barograph.Monitor(json.dumps(config), reference._native)
+        stated = _stated(window, task, rules, confidence, budget, importance, lateness, memory)
+        if policy is not None and stated:
+            raise InvalidArgumentError(f"`policy` and `{next(iter(stated))}` both given", "a policy file states all of it")
+        text = json.dumps(stated) if policy is None else read_policy(policy, name)
+        native = _barograph.Monitor(name, text, None if privacy is None else privacy.describe(), reference._native)
+        length = native.window
         if autosave is not None and Path(autosave).exists():
             native = self._resumed(Path(autosave), name, reference)
         self._begin(native, ticks, min(60.0, max(1.0, length / _SECOND / 10)), autosave, on_alert, privacy)
@@ -380,7 +379,7 @@ class Monitor:
     @property
     def policy(self) -> str:
         """What the monitor promises about false alerts, in words."""
-        return self._native.policy()
+        return self._native.promise()
 
     def counts(self) -> dict[str, int]:
         """Events; late events, events without time, labels without event, what was given up, odd fields, failures of watched calls."""
@@ -397,24 +396,63 @@ class Monitor:
         return f"Monitor({self.name!r})"
 
 
+def read_policy(policy: str | Path | Mapping[str, Any], model: str) -> str:
+    """The policy of a model in a TOML file, or in a mapping of the same keys, checked, as JSON.
+
+    Raises InvalidArgumentError with file, line and the nearest key.
+    """
+    if isinstance(policy, Mapping):
+        return _barograph.policy_from_json(json.dumps(dict(policy)))
+    try:
+        text = Path(policy).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidArgumentError(f"`policy` must name a TOML file, {policy} is not text") from error
+    return _barograph.policy_from_toml(text, model, str(policy))
+
+
+def _stated(
+    window: str | timedelta | None,
+    task: str | None,
+    rules: Sequence[Mapping[str, Any]] | None,
+    confidence: float | None,
+    budget: str | timedelta | Mapping[str, str | timedelta] | None,
+    importance: Mapping[str, float] | None,
+    lateness: str | timedelta | None,
+    memory: int | None,
+) -> dict[str, Any]:
+    """What was stated, in the words of a policy file."""
+    if memory is not None and (not isinstance(memory, int) or memory < 1 << 20):
+        raise InvalidArgumentError(f"`memory` must be a whole number of bytes, at least 1 MB, got {memory!r}")
+    if budget is not None:
+        budget = budget if isinstance(budget, Mapping) else {"ticket": budget}
+        budget = {severity: _length("budget", length) for severity, length in budget.items()}
+    stated = {
+        "window": None if window is None else _length("window", window),
+        "task": task,
+        "rules": None if rules is None else [_rule(rule) for rule in rules],
+        "settings": None if confidence is None else {"confidence": confidence},
+        "budget": budget,
+        "importance": None if importance is None else {name: float(weight) for name, weight in importance.items()},
+        "lateness": None if lateness is None else _length("lateness", lateness),
+        "memory": memory,
+    }
+    return {key: value for key, value in stated.items() if value is not None}
+
+
 def _rule(rule: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(rule, Mapping):
         raise InvalidArgumentError(f"`rules` must hold mappings, got {type(rule).__name__}")
-    fields = dict(rule)
+    fields = {str(key): value for key, value in rule.items() if value is not None}
+    for key in ("below", "above", "objective", "threshold"):
+        if isinstance(fields.get(key), float) and not math.isfinite(fields[key]):
+            raise InvalidArgumentError(f"`rules`: `{key}` must be a finite number, got {fields[key]}")
     if "cooldown" in fields:
-        fields["cooldown"] = _nanoseconds("cooldown", fields["cooldown"])
-    for name in fields:
-        if name not in _RULE:
-            near = difflib.get_close_matches(str(name), _RULE, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"a rule has {', '.join(_RULE)}"
-            raise InvalidArgumentError(f"`rules`: unknown key {name!r}", hint)
+        fields["cooldown"] = _length("cooldown", fields["cooldown"])
     return fields
 
 
-def _bytes(memory: int) -> int:
-    if not isinstance(memory, int) or memory < 1 << 20:
-        raise InvalidArgumentError(f"`memory` must be a whole number of bytes, at least 1 MB, got {memory!r}")
-    return memory
+def _length(argument: str, length: str | timedelta) -> str:
+    return f"{_nanoseconds(argument, length)}ns"
 
 
 def _nanoseconds(argument: str, length: str | timedelta) -> int:

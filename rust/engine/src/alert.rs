@@ -12,16 +12,16 @@ use crate::report::{Method, Row, Verdict};
 pub enum State {
     /// First window beyond the warning tolerance.
     Opened,
-    /// From warning to critical.
+    /// From warning to critical, or from a ticket to a page.
     Escalated,
-    /// From critical back to warning.
+    /// The way back.
     Eased,
     /// Back inside the info tolerance.
     Resolved,
 }
 
 /// Who should be disturbed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
     /// Somebody, this week: inputs drifted.
@@ -87,6 +87,7 @@ struct Open {
     /// The end of the window that opened it.
     since: i64,
     verdict: Verdict,
+    severity: Severity,
     /// What it rests on.
     method: Method,
 }
@@ -94,7 +95,7 @@ struct Open {
 impl Alerts {
     /// Takes the verdict of a closed window. What could not be judged changes nothing.
     pub fn judge(&mut self, judgement: &Judgement<'_>, window: (i64, i64)) {
-        let verdict = judgement.verdict;
+        let (verdict, severity) = (judgement.verdict, judgement.severity);
         if matches!(verdict, Verdict::Insufficient | Verdict::Invalid) {
             return;
         }
@@ -105,13 +106,13 @@ impl Alerts {
                 // What opens in the window of an alert or in the next belongs to its incident.
                 let together = self.open.values().filter(|open| window.0 <= open.since).map(|open| open.incident).min();
                 let incident = together.unwrap_or(self.opened);
-                (Open { id: self.opened, incident, since: window.1, verdict, method: judgement.row.method }, State::Opened)
+                (Open { id: self.opened, incident, since: window.1, verdict, severity, method: judgement.row.method }, State::Opened)
             }
             // Lower to close than to open: a change that is still there, though small, does not end an alert.
             Some(_) if verdict == Verdict::Info => return,
             Some(open) if verdict < Verdict::Info => (open, State::Resolved),
-            Some(open) if verdict > open.verdict => (open, State::Escalated),
-            Some(open) if verdict < open.verdict => (open, State::Eased),
+            Some(open) if (severity, verdict) > (open.severity, open.verdict) => (open, State::Escalated),
+            Some(open) if (severity, verdict) < (open.severity, open.verdict) => (open, State::Eased),
             Some(open) => {
                 self.open.insert(judgement.column.to_owned(), Open { method: judgement.row.method, ..open });
                 return;
@@ -121,7 +122,7 @@ impl Alerts {
         if state == State::Resolved {
             self.open.remove(judgement.column);
         } else {
-            self.open.insert(judgement.column.to_owned(), Open { verdict, method: judgement.row.method, ..open });
+            self.open.insert(judgement.column.to_owned(), Open { verdict, severity, method: judgement.row.method, ..open });
         }
         let row = judgement.row;
         self.changes.push(Alert {

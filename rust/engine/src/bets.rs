@@ -94,6 +94,8 @@ const MOMENTS: [i64; 9] = [MINUTE, 5 * MINUTE, 10 * MINUTE, 15 * MINUTE, 30 * MI
 #[derive(Clone, Debug)]
 struct Column {
     bets: Vec<Bet>,
+    /// False alarms per nanosecond that are allowed.
+    rate: f64,
     /// Present if minutes are bet on, not whole tiles.
     fine: Option<Groups>,
 }
@@ -107,27 +109,28 @@ pub struct Bets {
     moments: BTreeMap<i64, Vec<Vec<u64>>>,
     length: i64,
     tile: i64,
-    /// Budget per nanosecond of one column.
-    rate: f64,
     most: usize,
     /// Moments that were given up because there were too many.
     pub(crate) forgotten: u64,
 }
 
 impl Bets {
-    /// Bets on the tested columns of a reference, for windows and tiles of these lengths and a budget of one false alarm per
-    /// `horizon` nanoseconds over all of them, with so many bytes for moments that are not closed.
-    pub fn new(reference: &Reference, window: i64, tile: i64, horizon: f64, memory: usize) -> Self {
+    /// Bets on the tested columns of a reference, for windows and tiles of these lengths, with the false alarms per nanosecond that
+    /// each is allowed, and so many bytes for moments that are not closed.
+    pub fn new(reference: &Reference, window: i64, tile: i64, rates: &BTreeMap<String, f64>, memory: usize) -> Self {
         let tested: Vec<&ReferenceColumn> = reference.columns.iter().filter(|column| column.profile.column.role.is_tested()).collect();
         let unlucky = UNLUCKY / tested.len().max(1) as f64;
         let length = MOMENTS.into_iter().rev().find(|length| *length <= window / 48 && tile % length == 0).unwrap_or(MINUTE);
         let length = if tile % length == 0 { length } else { tile };
-        let columns = tested.iter().map(|column| (column.profile.column.name.clone(), terms(column, length, tile, unlucky)));
-        let rate = 1.0 / (tested.len().max(1) as f64 * horizon);
+        let columns = tested.iter().map(|column| {
+            let name = column.profile.column.name.clone();
+            let terms = Column { rate: rates.get(&name).copied().unwrap_or(0.0), ..terms(column, length, tile, unlucky) };
+            (name, terms)
+        });
         let columns: BTreeMap<String, Column> = columns.collect();
         let counters: usize = columns.values().filter_map(|column| Some(column.fine.as_ref()?.counters() + 4)).sum();
         let most = (memory / (8 * counters.max(1))).max(100);
-        Self { columns, wealth: BTreeMap::new(), moments: BTreeMap::new(), length, tile, rate, most, forgotten: 0 }
+        Self { columns, wealth: BTreeMap::new(), moments: BTreeMap::new(), length, tile, most, forgotten: 0 }
     }
 
     /// Counts rows of one tile, given with their times, into their moments.
@@ -211,7 +214,7 @@ impl Bets {
             for ((name, column, groups), counts) in fine.zip(counts) {
                 let shares: Vec<Option<f64>> = column.bets.iter().map(|bet| share_of(&bet.on, counts, groups)).collect();
                 let at = (*start, start + self.length);
-                out.push((name.clone(), at, step(self.wealth.entry(name.clone()).or_default(), &column.bets, &shares, at, self.rate)));
+                out.push((name.clone(), at, step(self.wealth.entry(name.clone()).or_default(), &column.bets, &shares, at, column.rate)));
             }
         }
         for (start, tile) in tiles {
@@ -219,7 +222,7 @@ impl Bets {
                 let Some(profile) = tile.column(name).filter(|profile| profile.unread.is_none()) else { continue };
                 let shares: Vec<Option<f64>> = column.bets.iter().map(|bet| share(&bet.on, profile, tile)).collect();
                 let at = (start, start + self.tile);
-                out.push((name.clone(), at, step(self.wealth.entry(name.clone()).or_default(), &column.bets, &shares, at, self.rate)));
+                out.push((name.clone(), at, step(self.wealth.entry(name.clone()).or_default(), &column.bets, &shares, at, column.rate)));
             }
         }
         out
@@ -290,14 +293,14 @@ fn terms(column: &ReferenceColumn, moment: i64, tile: i64, unlucky: f64) -> Colu
                 add(On::NotName(name.to_owned()), 1.0 - usual, 1.0 - least, error);
             }
         }
-        Content::Times(_) | Content::Counted => return Column { bets, fine: None },
+        Content::Times(_) | Content::Counted => return Column { bets, rate: 0.0, fine: None },
     }
     let rows = profile.count.max(1) as f64 / factor(|known| known.nulls);
     let usual = profile.nulls as f64 / profile.count.max(1) as f64;
     let upper = binomial_upper((usual * rows).min(rows), rows.max(1.0), unlucky);
     let reached = known.map_or(0.0, |known| known.most_nulls);
     add(On::Nulls, usual, (upper + NULL_TOLERANCE).max(reached), NULL_TOLERANCE - TOLERANCE);
-    Column { bets, fine: Groups::of(profile).filter(|_| fine) }
+    Column { bets, rate: 0.0, fine: Groups::of(profile).filter(|_| fine) }
 }
 
 /// The share of a moment; `None` without rows to take it of.

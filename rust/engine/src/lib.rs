@@ -10,6 +10,8 @@ pub mod frame;
 pub mod labels;
 mod lattice;
 pub mod monitor;
+mod nearest;
+pub mod policy;
 pub mod profile;
 mod pulse;
 pub mod quality;
@@ -19,6 +21,7 @@ pub mod rules;
 pub mod schema;
 mod segments;
 pub mod settings;
+mod watching;
 pub mod window;
 
 pub use compare::compare;

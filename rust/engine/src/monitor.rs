@@ -4,6 +4,7 @@
 
 mod closing;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow_array::{Array, RecordBatch};
@@ -20,18 +21,17 @@ use crate::events::Marks;
 use crate::frame;
 use crate::labels::{LabelJoin, Prediction, doubles, keys};
 use crate::lattice::Lattice;
+use crate::policy::Policy;
 use crate::profile::Profile;
 use crate::pulse::Pulse;
 use crate::quality::Task;
 use crate::reference::Reference;
-use crate::report::{Method, Report, Row};
-use crate::rules::{self, Rule, Standing};
+use crate::report::{MODEL, Method, Report, Row};
+use crate::rules::Standing;
 use crate::segments::Segments;
 use crate::settings::Settings;
+use crate::watching::Watcher;
 use crate::window::{self, Tile};
-
-/// Pseudo-column of rows about the model as a whole.
-pub(crate) const MODEL: &str = "(model)";
 
 /// What a monitor is made of.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,34 +39,11 @@ pub(crate) const MODEL: &str = "(model)";
 pub struct Config {
     /// Name of the model.
     pub name: String,
-    /// Length of a window in nanoseconds.
-    pub window: i64,
-    /// Level and tolerances.
-    #[serde(default)]
-    pub settings: Settings,
-    /// What the model predicts.
-    #[serde(default)]
-    pub task: Task,
+    /// What its user states.
+    pub policy: Policy,
     /// What is done to columns before they come here, in words of whoever does it.
     #[serde(default)]
     pub privacy: Option<String>,
-    /// Rules besides drift.
-    #[serde(default)]
-    pub rules: Vec<Rule>,
-    /// The budget: at most one false ticket in so many nanoseconds, in expectation.
-    #[serde(default = "a_week")]
-    pub ticket_every: i64,
-    /// Bytes that tiles may take; beyond them the oldest are given up.
-    #[serde(default = "a_quarter")]
-    pub memory: usize,
-}
-
-fn a_quarter() -> usize {
-    256 << 20
-}
-
-fn a_week() -> i64 {
-    7 * window::DAY
 }
 
 /// Columns of an observed frame that are no features.
@@ -117,9 +94,13 @@ pub struct Monitor {
     alerts: Alerts,
     pulse: Pulse,
     standings: Vec<Standing>,
+    watchers: Vec<Option<Watcher>>,
+    /// Parts of the whole that tested columns have by their importance.
+    weights: BTreeMap<String, f64>,
     segments: Segments,
     deploys: Vec<Deploy>,
     late: u64,
+    too_late: u64,
     untimed: u64,
     muted: u64,
     seen: u64,
@@ -138,43 +119,44 @@ impl Monitor {
     /// # Errors
     /// `InvalidArgument` for a window outside [1 s, 366 d] or a rule that cannot be.
     pub fn new(config: Config, reference: Arc<Reference>) -> Result<Self> {
-        let tile = window::tile_of(config.window)?;
-        rules::check(&config.rules, config.task)?;
-        if config.ticket_every < 3600 * 1_000_000_000 {
-            return Err(Error::invalid(format!("`budget` must be at least an hour, got {} s", config.ticket_every / 1_000_000_000)));
-        }
-        // Half of the budget is for the e-detectors, half for the tests of whole windows.
-        let bets = Bets::new(&reference, config.window, tile, 2.0 * config.ticket_every as f64, config.memory / 4);
-        let (join, alerts) = (LabelJoin::default(), Alerts::default());
-        if config.memory < 1 << 20 {
-            return Err(Error::invalid(format!("`memory` must be at least 1 MB, got {} bytes", config.memory)));
-        }
-        let (tiles, history) = (Lattice::new(tile, config.task, reference.columns.len(), config.memory / 2), Vec::new());
-        let (pulse, standings, deploys) = (Pulse::default(), vec![Standing::default(); config.rules.len()], Vec::new());
-        let (closed, late, untimed) = (None, 0, 0);
-        let segments = Segments::of(&reference, config.memory / 4);
+        let policy = &config.policy;
+        policy.check()?;
+        let (window, memory) = (policy.window.0, policy.memory);
+        let tile = window::tile_of(window)?;
+        let weights = policy.weights(&reference.tested())?;
+        // Half of the budget is for the e-detectors; half of a column's part of it is the same for all, half goes by importance.
+        let rates = weights.iter().map(|(name, weight)| {
+            let part = 0.5 / weights.len() as f64 + 0.5 * weight;
+            (name.clone(), 0.5 * part / policy.budget.ticket.0 as f64)
+        });
+        let bets = Bets::new(&reference, window, tile, &rates.collect(), memory / 8);
+        let watchers = policy.rules.iter().map(|rule| rule.detector.map(Watcher::new).transpose()).collect::<Result<_>>()?;
         Ok(Self {
-            config,
-            reference,
             tile,
-            tiles,
-            join,
-            closed,
-            history,
+            tiles: Lattice::new(tile, policy.task, reference.columns.len(), memory / 2),
+            join: LabelJoin::default(),
+            closed: None,
+            history: Vec::new(),
             bets,
-            alerts,
-            pulse,
-            standings,
-            segments,
-            deploys,
-            late,
-            untimed,
+            alerts: Alerts::default(),
+            pulse: Pulse::default(),
+            standings: vec![Standing::default(); policy.rules.len()],
+            watchers,
+            weights,
+            segments: Segments::of(&reference, memory / 8),
+            deploys: Vec::new(),
+            late: 0,
+            too_late: 0,
+            untimed: 0,
             muted: 0,
             seen: 0,
+            config,
+            reference,
         })
     }
 
-    /// Adds a frame of events. Rows without a time take `now`; a row of a closed window counts as late and still enters its tile.
+    /// Adds a frame of events. Rows without a time take `now`; a row of a closed window counts as late and still enters its tile,
+    /// unless that closed longer ago than the allowed lateness.
     ///
     /// # Errors
     /// `InvalidArgument` for a role that names no column or one of the wrong type; nothing is added then.
@@ -217,6 +199,11 @@ impl Monitor {
         let (mut from, mut joined) = (0, Vec::new());
         for run in starts.chunk_by(|a, b| a == b) {
             let (start, until) = (run[0], from + run.len());
+            if self.closed.is_some_and(|closed| start < closed.saturating_sub(self.config.policy.lateness.0)) {
+                self.too_late += run.len() as u64;
+                from = until;
+                continue;
+            }
             if self.closed.is_none_or(|closed| start >= closed) {
                 self.bets.count(&batch.slice(from, run.len()), &marks.times[from..until], &self.reference)?;
                 if !self.segments.is_empty() {
@@ -250,7 +237,7 @@ impl Monitor {
 
     /// Counts events minute by minute, for the objectives.
     fn beat(&mut self, marks: &Marks) {
-        if self.config.rules.iter().all(|rule| rule.slo.is_none()) {
+        if self.config.policy.rules.iter().all(|rule| rule.slo.is_none()) {
             return;
         }
         let mut from = 0;
@@ -258,7 +245,7 @@ impl Monitor {
             let until = from + run.len();
             self.pulse.events(run[0], run.len() as u64, marks.errors.get(from..until).map_or(0, failures));
             for seconds in marks.latency.get(from..until).into_iter().flatten().flatten().filter(|seconds| **seconds >= 0.0) {
-                self.pulse.call(run[0], *seconds, &self.config.rules);
+                self.pulse.call(run[0], *seconds, &self.config.policy.rules);
             }
             from = until;
         }
@@ -267,7 +254,7 @@ impl Monitor {
     /// Declares a deploy: it becomes a row of the history, and until `until` no alert opens (what is open may end).
     pub fn deploy(&mut self, version: &str, time: i64, until: i64) {
         self.deploys.push(Deploy { time, until });
-        let length = self.config.window;
+        let length = self.config.policy.window.0;
         let start = window::start_of(time, length);
         self.history.push(Row {
             window_start: Some(start),
@@ -293,8 +280,8 @@ impl Monitor {
                 tile.calls += 1;
                 tile.errors += u64::from(failed);
             }
-            if self.config.rules.iter().any(|rule| rule.slo.is_some()) {
-                self.pulse.call(time, seconds, &self.config.rules);
+            if self.config.policy.rules.iter().any(|rule| rule.slo.is_some()) {
+                self.pulse.call(time, seconds, &self.config.policy.rules);
                 if let Some(failed) = failed {
                     self.pulse.events(time, 1, u64::from(failed));
                 }
@@ -338,8 +325,8 @@ impl Monitor {
             errors: tile.errors,
             latency_p50: tile.latency.quantile(0.5)?,
             latency_p99: tile.latency.quantile(0.99)?,
-            metrics: tile.quality.metrics(self.config.settings.confidence),
-            report: compare(&self.reference, &tile.profile, &self.config.settings)?,
+            metrics: tile.quality.metrics(self.config.policy.settings.confidence),
+            report: compare(&self.reference, &tile.profile, &self.config.policy.settings)?,
         })
     }
 
@@ -373,12 +360,14 @@ impl Monitor {
         writer.bool(self.closed.is_some());
         writer.i64(self.closed.unwrap_or_default());
         writer.u64(self.late);
+        writer.u64(self.too_late);
         writer.u64(self.untimed);
         writer.u64(self.muted);
         writer.u64(self.seen);
         writer.str(&json(&self.pulse)?);
         self.segments.encode(&mut writer);
         writer.str(&json(&self.standings)?);
+        self.watchers.iter().flatten().for_each(|watcher| watcher.encode(&mut writer));
         writer.str(&json(&self.deploys)?);
         writer.str(&json(&self.history)?);
         writer.str(&json(&self.alerts)?);
@@ -403,12 +392,16 @@ impl Monitor {
         out.join = LabelJoin::decode(&mut reader)?;
         let any = reader.bool()?;
         out.closed = Some(reader.i64()?).filter(|_| any);
-        (out.late, out.untimed, out.muted) = (reader.u64()?, reader.u64()?, reader.u64()?);
+        (out.late, out.too_late) = (reader.u64()?, reader.u64()?);
+        (out.untimed, out.muted) = (reader.u64()?, reader.u64()?);
         out.seen = reader.u64()?;
         out.pulse = parsed(reader.str()?)?;
         out.segments.restore(&mut reader)?;
         out.standings = parsed(reader.str()?)?;
-        out.standings.resize(out.config.rules.len(), Standing::default());
+        for watcher in out.watchers.iter_mut().flatten() {
+            watcher.restore(&mut reader)?;
+        }
+        out.standings.resize(out.config.policy.rules.len(), Standing::default());
         out.deploys = parsed(reader.str()?)?;
         out.history = parsed(reader.str()?)?;
         out.alerts = parsed(reader.str()?)?;
@@ -419,16 +412,13 @@ impl Monitor {
     }
 
     /// What it promises about false alerts, in words.
-    pub fn policy(&self) -> String {
-        let days = self.config.ticket_every as f64 / window::DAY as f64;
-        let segments = if self.segments.is_empty() { "" } else { " and of segments, in equal parts" };
-        format!(
-            "At most one false ticket in {days} days, in expectation and over all columns together, whatever the dependence between them, \
-             while no column moves farther from its reference than {} in Kolmogorov-Smirnov distance (plus what the reference's own \
-             windows of this length reached) and no share of nulls by more than 0.02: half of it for the e-detectors, which bet once per \
-             closed minute or tile, half for the tests of whole windows{segments}. Rules on metrics and latency report what happened and lie outside it.",
-            crate::bets::TOLERANCE
-        )
+    pub fn promise(&self) -> String {
+        self.config.policy.promise(!self.segments.is_empty())
+    }
+
+    /// What its user states.
+    pub fn policy(&self) -> &Policy {
+        &self.config.policy
     }
 
     /// The name of the model.
@@ -438,7 +428,7 @@ impl Monitor {
 
     /// What the model predicts.
     pub fn task(&self) -> Task {
-        self.config.task
+        self.config.policy.task
     }
 
     /// What is done to columns before they come here.
@@ -458,7 +448,7 @@ impl Monitor {
 
     /// The last window that was closed.
     pub fn last_window(&self) -> Option<(i64, i64)> {
-        self.closed.map(|end| (end - self.config.window, end))
+        self.closed.map(|end| (end - self.config.policy.window.0, end))
     }
 
     /// Open alerts by who should be disturbed.
@@ -472,11 +462,12 @@ impl Monitor {
         &self.alerts.changes
     }
 
-    /// Events, and what did not go the usual way: late, without time, labels without event, given up, alerts that a deploy muted, tiles given up.
-    pub fn counts(&self) -> [(&'static str, u64); 8] {
+    /// Events, and what did not go the usual way: late, too late, without time, labels without event, given up, alerts that a deploy muted, tiles given up.
+    pub fn counts(&self) -> [(&'static str, u64); 9] {
         [
             ("events", self.seen),
             ("late", self.late),
+            ("too_late", self.too_late),
             ("untimed", self.untimed),
             ("orphan_labels", self.join.orphans() as u64),
             ("dropped", self.join.dropped),

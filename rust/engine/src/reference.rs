@@ -99,6 +99,12 @@ impl Reference {
         Schema { columns: self.columns.iter().map(|column| column.profile.column.clone()).collect() }
     }
 
+    /// The columns that are tested for drift.
+    pub(crate) fn tested(&self) -> Vec<&str> {
+        let tested = self.columns.iter().map(|column| &column.profile.column).filter(|column| column.role.is_tested());
+        tested.map(|column| column.name.as_str()).collect()
+    }
+
     fn encode_content(&self, writer: &mut Writer) {
         writer.u64(self.rows);
         writer.bool(self.from_rows);

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::schema::{Kind, Role};
 use crate::settings::Settings;
 
+/// Pseudo-column of rows about the model as a whole.
+pub(crate) const MODEL: &str = "(model)";
+
 /// What a row of a report measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -120,6 +123,13 @@ impl Verdict {
     /// Its word.
     pub fn word(self) -> &'static str {
         ["ok", "invalid", "insufficient", "info", "warning", "critical"][self as usize]
+    }
+}
+
+impl Method {
+    /// Its word.
+    pub fn word(self) -> String {
+        serde_json::to_string(&self).map_or_else(|_| String::new(), |quoted| quoted.trim_matches('"').to_owned())
     }
 }
 

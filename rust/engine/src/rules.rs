@@ -7,9 +7,11 @@ use barograph_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::alert::Severity;
+use crate::policy::Length;
 use crate::pulse::{Pulse, Total};
 use crate::quality::Task;
-use crate::report::{Method, Row, Verdict};
+use crate::report::{MODEL, Method, Row, Verdict};
+use crate::watching::Watching;
 use crate::window::{DAY, HOUR, MINUTE};
 
 /// Metrics of a window that a rule can limit.
@@ -58,9 +60,12 @@ pub struct Rule {
     /// See `k`.
     #[serde(default = "one")]
     pub of: usize,
-    /// Nanoseconds after an alert's end in which none opens again.
+    /// After an alert's end none opens again for so long.
     #[serde(default)]
-    pub cooldown: i64,
+    pub cooldown: Length,
+    /// Instead of a limit: a detector that watches the metric from window to window.
+    #[serde(default)]
+    pub detector: Option<Watching>,
 }
 
 fn page() -> Severity {
@@ -79,9 +84,26 @@ impl Rule {
         known.into_iter().find(|(name, _)| *name == metric).map(|(_, method)| *method)
     }
 
+    /// Whether it is a test, with a share of the budget: it waits until an interval of the metric is beyond the limit.
+    pub(crate) fn is_tested(&self) -> bool {
+        let without = [Method::LatencyP50, Method::LatencyP99, Method::MissingLabels, Method::Events];
+        self.detector.is_none() && self.method().is_some_and(|method| !without.contains(&method))
+    }
+
+    /// The word for its detector.
+    pub(crate) fn watching(&self) -> &'static str {
+        match self.detector {
+            Some(Watching::Adwin) => "adwin",
+            Some(Watching::Cusum) => "cusum",
+            Some(Watching::Ewma) => "ewma",
+            None => "no detector",
+        }
+    }
+
     /// What its alerts are called.
     pub(crate) fn name(&self) -> String {
         match (&self.metric, &self.slo) {
+            (Some(metric), _) if self.detector.is_some() => format!("{metric}:change"),
             (Some(metric), _) => metric.clone(),
             (None, Some(slo)) => format!("slo:{slo}"),
             (None, None) => String::new(),
@@ -97,8 +119,12 @@ impl Rule {
                     let names: Vec<&str> = known().collect();
                     return wrong(format!("`metric` must be one of {}, got {metric:?}", names.join(", ")));
                 }
-                if self.below.is_some() == self.above.is_some() {
-                    return wrong(format!("{metric} needs one of `below` and `above`"));
+                if self.detector.is_some() {
+                    if self.below.is_some() || self.above.is_some() {
+                        return wrong(format!("{metric} has a limit or a detector, not both: make two rules"));
+                    }
+                } else if self.below.is_some() == self.above.is_some() {
+                    return wrong(format!("{metric} needs one of `below` and `above`, or a `detector`"));
                 }
                 if self.objective.is_some() || self.threshold.is_some() {
                     return wrong(format!("{metric} has a limit, `objective` and `threshold` belong to an `slo`"));
@@ -123,8 +149,8 @@ impl Rule {
                         "an objective of errors has no `threshold`".to_owned()
                     });
                 }
-                if self.below.is_some() || self.above.is_some() {
-                    return wrong(format!("an objective of {slo} has no `below` and `above`"));
+                if self.below.is_some() || self.above.is_some() || self.detector.is_some() {
+                    return wrong(format!("an objective of {slo} has no `below`, `above` and `detector`"));
                 }
             }
             _ => return wrong("each must have one of `metric` and `slo`".to_owned()),
@@ -132,34 +158,36 @@ impl Rule {
         if !(1..=self.of).contains(&self.k) || self.of > 100 {
             return wrong(format!("`k` must be in [1, of] and `of` at most 100, got {} of {}", self.k, self.of));
         }
-        if self.cooldown < 0 {
-            return wrong(format!("`cooldown` must not be negative, got {} s", self.cooldown / 1_000_000_000));
-        }
         Ok(())
     }
 
-    /// Judges a metric's row and writes verdict and reason into it.
-    pub(crate) fn judge(&self, row: &mut Row) -> Verdict {
+    /// Judges a metric's row and writes verdict and reason into it; a test of its interval has this level.
+    pub(crate) fn judge(&self, row: &mut Row, limits: Option<(f64, f64)>, level: f64) -> Verdict {
         let threshold = self.below.or(self.above);
         row.threshold = threshold;
-        let bad = match (self.below, self.above) {
-            // With an interval the rule waits until the whole of it is beyond.
-            (Some(below), _) => row.upper.or(row.value).map(|value| value < below),
-            (_, Some(above)) => row.lower.or(row.value).map(|value| value > above),
+        // With an interval the rule waits until the whole of it is beyond.
+        let beyond = |lower: Option<f64>, upper: Option<f64>| match (self.below, self.above) {
+            (Some(below), _) => upper.or(row.value).map(|value| value < below),
+            (_, Some(above)) => lower.or(row.value).map(|value| value > above),
             _ => None,
         };
-        let verdict = match bad {
-            Some(true) => Verdict::Warning,
-            Some(false) => Verdict::Ok,
-            None => Verdict::Insufficient,
+        let tested = limits.map_or((row.lower, row.upper), |(lower, upper)| (Some(lower), Some(upper)));
+        let verdict = match (beyond(tested.0, tested.1), beyond(row.lower, row.upper)) {
+            (Some(true), _) => Verdict::Warning,
+            (Some(false), Some(true)) => Verdict::Info,
+            (Some(false), _) => Verdict::Ok,
+            (None, _) => Verdict::Insufficient,
         };
         row.verdict = Some(verdict);
         let side = if self.below.is_some() { "below" } else { "above" };
         let number = threshold.unwrap_or(0.0);
-        row.reason = match (verdict, row.lower, row.upper, row.value) {
+        row.reason = match (verdict, tested, row.value) {
             (Verdict::Insufficient, ..) => Some("nothing to judge yet".to_owned()),
-            (Verdict::Warning, Some(lower), Some(upper), _) => Some(format!("{lower:.3} to {upper:.3} is {side} {number}")),
-            (Verdict::Warning, .., Some(value)) => Some(format!("{value:.4} is {side} {number}")),
+            (Verdict::Warning, (Some(lower), Some(upper)), _) => {
+                Some(format!("{lower:.3} to {upper:.3} (confidence {:.3} %) is {side} {number}", 100.0 * (1.0 - 2.0 * level)))
+            }
+            (Verdict::Warning, _, Some(value)) => Some(format!("{value:.4} is {side} {number}")),
+            (Verdict::Info, ..) => Some(format!("{side} {number}, but not at the level {level:.2e} that the budget allows")),
             _ => None,
         };
         verdict
@@ -197,7 +225,7 @@ impl Rule {
                         100.0 * allowed
                     )
                 }),
-                ..Row::blank(crate::monitor::MODEL, Method::BurnRate)
+                ..Row::blank(MODEL, Method::BurnRate)
             };
             if fires {
                 return Some((row, if severity == Severity::Page { Verdict::Critical } else { Verdict::Warning }, severity));
@@ -253,7 +281,7 @@ impl Standing {
         if is_open && verdict < Verdict::Info {
             self.ended = Some(end);
         }
-        let cooling = self.ended.is_some_and(|ended| end < ended.saturating_add(rule.cooldown));
+        let cooling = self.ended.is_some_and(|ended| end < ended.saturating_add(rule.cooldown.0));
         if !is_open && cooling && verdict >= Verdict::Warning { Verdict::Info } else { verdict }
     }
 }

@@ -12,7 +12,7 @@ use barograph_core::scores::share::ShareTest;
 
 use crate::coarse::{Plan, SegmentCounts};
 use crate::reference::Reference;
-use crate::report::{Method, Row, Verdict};
+use crate::report::{MODEL, Method, Row, Verdict};
 use crate::settings::Settings;
 
 /// A group of a segment's test needs this many rows of the reference.
@@ -92,7 +92,7 @@ impl Segments {
                 if rows == 0 {
                     continue;
                 }
-                let events = Row { value: Some(rows as f64), n_current: Some(rows), ..row(crate::monitor::MODEL, Method::Events) };
+                let events = Row { value: Some(rows as f64), n_current: Some(rows), ..row(MODEL, Method::Events) };
                 out.push(Judged { row: events, verdict: Verdict::Ok, name: String::new() });
                 for (((column, groups), was), is) in plan.iter().zip(was).zip(is) {
                     let factor = reference.column(column).and_then(|fixed| fixed.dependence_over(end - start));

@@ -7,6 +7,7 @@ use barograph_engine::Monitor;
 use barograph_engine::events::{Events, Value};
 use barograph_engine::labels::{key_of_integer, key_of_name};
 use barograph_engine::monitor::{Config, Roles};
+use barograph_engine::policy::Policy;
 use barograph_engine::quality::Task;
 use barograph_engine::schema::{Kind, Role};
 use pyo3::prelude::*;
@@ -102,11 +103,10 @@ fn key(id: &Bound<'_, PyAny>) -> PyResult<Option<u128>> {
 
 #[pymethods]
 impl PyMonitor {
-    /// `config` is JSON.
+    /// `policy` is JSON.
     #[new]
-    fn new(py: Python<'_>, config: &str, reference: &PyReference) -> PyResult<Self> {
-        let config: Config =
-            serde_json::from_str(config).map_err(|error| raised(&Error::invalid(format!("the monitor could not be made: {error}"))))?;
+    fn new(py: Python<'_>, name: String, policy: &str, privacy: Option<String>, reference: &PyReference) -> PyResult<Self> {
+        let config = Config { name, policy: Policy::from_json(policy).raise()?, privacy };
         Ok(Self::around(py, Monitor::new(config, reference.inner.clone()).raise()?))
     }
 
@@ -127,6 +127,12 @@ impl PyMonitor {
         lock(&self.inner).name().to_owned()
     }
 
+    /// Length of a window in nanoseconds.
+    #[getter]
+    fn window(&self) -> i64 {
+        lock(&self.inner).policy().window.0
+    }
+
     #[getter]
     fn task(&self) -> &'static str {
         match lock(&self.inner).task() {
@@ -140,8 +146,14 @@ impl PyMonitor {
         lock(&self.inner).privacy().map(str::to_owned)
     }
 
-    fn policy(&self) -> String {
-        lock(&self.inner).policy()
+    /// What it promises about false alerts, in words.
+    fn promise(&self) -> String {
+        lock(&self.inner).promise()
+    }
+
+    /// What its user states, as JSON.
+    fn policy(&self) -> PyResult<String> {
+        json(lock(&self.inner).policy())
     }
 
     #[getter]
@@ -260,6 +272,30 @@ impl PyMonitor {
     }
 }
 
+/// A policy of JSON, checked, as JSON with all its keys.
+#[pyfunction]
+fn policy_from_json(text: &str) -> PyResult<String> {
+    let policy = Policy::from_json(text).raise()?;
+    policy.check().raise()?;
+    json(&policy)
+}
+
+/// The policy of a model in a TOML file, as JSON. `source` names the file in errors.
+#[pyfunction]
+fn policy_from_toml(text: &str, model: &str, source: &str) -> PyResult<String> {
+    json(&Policy::from_toml(text, model, source).raise()?)
+}
+
+/// The models of a TOML file, and what the policy of each promises; one without a name where the file is a policy.
+#[pyfunction]
+fn policies_of_toml(text: &str, source: &str) -> PyResult<Vec<(String, String)>> {
+    let policies = Policy::all_from_toml(text, source).raise()?;
+    Ok(policies.into_iter().map(|(model, policy)| (model, policy.promise(false))).collect())
+}
+
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(policy_from_json, module)?)?;
+    module.add_function(wrap_pyfunction!(policy_from_toml, module)?)?;
+    module.add_function(wrap_pyfunction!(policies_of_toml, module)?)?;
     module.add_class::<PyMonitor>()
 }

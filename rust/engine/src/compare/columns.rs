@@ -11,6 +11,7 @@ use barograph_core::sketches::Categories;
 
 use super::pairs::{LEAST_IN_BIN, NameCounts, by_cells, clipped, distinct_share, normalised, single_values, united, with_sides};
 use super::{Draft, Judged, Test, blank, pictures};
+use crate::nearest::nearest;
 use crate::profile::{ColumnProfile, Content, Numbers, Profile};
 use crate::reference::{Reference, ReferenceColumn};
 use crate::report::{ColumnReport, Method, Moved, Row, Verdict};
@@ -376,24 +377,4 @@ fn names(
         drafts.push(context.scored(Method::DistinctShare, Ok(change), (n, m)));
     }
     drafts
-}
-
-/// The nearest name by edits, if at most half of it differs.
-fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let wanted: Vec<char> = name.to_lowercase().chars().take(200).collect();
-    let distance = |other: &str| {
-        let other: Vec<char> = other.to_lowercase().chars().take(200).collect();
-        let mut row: Vec<usize> = (0..=other.len()).collect();
-        for (i, a) in wanted.iter().enumerate() {
-            let mut corner = row[0];
-            row[0] = i + 1;
-            for (j, b) in other.iter().enumerate() {
-                let change = corner + usize::from(a != b);
-                corner = row[j + 1];
-                row[j + 1] = change.min(row[j] + 1).min(row[j + 1] + 1);
-            }
-        }
-        row[other.len()]
-    };
-    names.map(|other| (distance(other), other)).filter(|(edits, _)| edits * 2 <= wanted.len()).min().map(|(_, other)| other)
 }

@@ -6,17 +6,29 @@ use std::sync::Arc;
 use barograph_core::Result;
 use barograph_core::distributions::{binomial_lower, binomial_upper};
 
-use super::{MODEL, Monitor, merged};
+use super::{Monitor, merged};
 use crate::alert::{Judgement, Severity};
 use crate::compare::compare_tested;
 use crate::profile::Profile;
-use crate::report::{Method, Report, Row, Verdict};
+use crate::report::{MODEL, Method, Report, Row, Verdict};
 use crate::window::{self, Tile};
 
 /// Empty windows that close at once after a long silence.
 const MOST_EMPTY: i64 = 1000;
-/// Rows of history kept.
-const MOST_HISTORY: usize = 500_000;
+/// Bytes that a row of history takes, with its texts.
+const HISTORY_ROW: usize = 512;
+/// Columns that a cause names.
+const CAUSES: usize = 3;
+
+/// The limits that a test of this level waits for, where a metric has any: two-sided, each side at the level.
+fn limits(tile: &Tile, method: Method, level: f64) -> Option<(f64, f64)> {
+    if method == Method::ErrorRate {
+        let (failed, all) = (tile.errors as f64, (tile.profile.rows + tile.calls) as f64);
+        return (all > 0.0).then(|| (binomial_lower(failed, all, level), binomial_upper(failed, all, level)));
+    }
+    let metrics = tile.quality.metrics(1.0 - 2.0 * level);
+    metrics.into_iter().find(|(known, _)| *known == method)?.1.limits
+}
 
 impl Monitor {
     /// Closes every window that ends at or before `now` and judges it.
@@ -25,12 +37,12 @@ impl Monitor {
     /// None in practice.
     pub fn tick(&mut self, now: i64) -> Result<()> {
         while let Some(start) = self.next_window(now) {
-            let end = start + self.config.window;
+            let end = start + self.config.policy.window.0;
             self.burn(end);
             let tiles = self.tiles.between(start, end)?;
             match merged(&tiles, start, end)? {
                 Some(tile) => self.close(&tile, &tiles, (start, end))?,
-                None => self.close_rules(&[self.model_row(Method::Events, Some(0.0), 0, (start, end))], (start, end)),
+                None => self.close_rules(&[self.model_row(Method::Events, Some(0.0), 0, (start, end))], None, None, (start, end))?,
             }
             self.closed = Some(end);
         }
@@ -41,8 +53,8 @@ impl Monitor {
     /// The start of the next window to close, if it ends by `now`: the one after the last, or, where no rule asks about silence,
     /// the next that holds anything.
     fn next_window(&self, now: i64) -> Option<i64> {
-        let length = self.config.window;
-        let silence = self.config.rules.iter().any(|rule| rule.metric.as_deref() == Some("events"));
+        let length = self.config.policy.window.0;
+        let silence = self.config.policy.rules.iter().any(|rule| rule.metric.as_deref() == Some("events"));
         let next = self.tiles.next(self.closed.unwrap_or(i64::MIN)).map(|start| window::start_of(start, length));
         let start = match (next, self.closed.filter(|_| silence)) {
             (Some(next), Some(closed)) => next.min(closed),
@@ -56,14 +68,16 @@ impl Monitor {
 
     /// Judges the objectives up to a time.
     fn burn(&mut self, now: i64) {
-        if self.config.rules.iter().all(|rule| rule.slo.is_none()) {
+        if self.config.policy.rules.iter().all(|rule| rule.slo.is_none()) {
             return;
         }
         for end in self.pulse.due(now) {
-            for at in 0..self.config.rules.len() {
-                let rule = &self.config.rules[at];
+            for at in 0..self.config.policy.rules.len() {
+                let rule = &self.config.policy.rules[at];
                 let name = rule.name();
-                let Some((row, verdict, severity)) = rule.burn(&self.pulse, at, end, self.config.settings.confidence) else { continue };
+                let Some((row, verdict, severity)) = rule.burn(&self.pulse, at, end, self.config.policy.settings.confidence) else {
+                    continue;
+                };
                 let row = Row { window_start: Some(end - window::HOUR), window_end: Some(end), ..row };
                 let open = self.alerts.has(&name);
                 let verdict = self.standings[at].after_cooldown(rule, verdict, open, end);
@@ -88,18 +102,30 @@ impl Monitor {
     }
 
     /// Judges the model's rows of a closed window by the rules, and keeps them.
-    fn close_rules(&mut self, rows: &[Row], window: (i64, i64)) {
+    fn close_rules(&mut self, rows: &[Row], tile: Option<&Tile>, cause: Option<&str>, window: (i64, i64)) -> Result<()> {
         let mut rows = rows.to_vec();
-        for at in 0..self.config.rules.len() {
-            let rule = &self.config.rules[at];
+        let levels = self.config.policy.levels(!self.segments.is_empty());
+        for at in 0..self.config.policy.rules.len() {
+            let rule = &self.config.policy.rules[at];
             let Some(row) = rule.method().and_then(|method| rows.iter_mut().find(|row| row.method == method)) else { continue };
-            let verdict = rule.judge(row);
-            let (name, severity) = (rule.name(), rule.severity);
+            let (name, severity, level) = (rule.name(), rule.severity, levels.rule(rule.severity));
+            let verdict = match (self.watchers.get_mut(at), row.value) {
+                (Some(Some(watcher)), Some(value)) => {
+                    let changed = watcher.step(value)?;
+                    if changed {
+                        row.reason = Some(format!("{} saw a change of its course, now {value:.4}", rule.watching()));
+                    }
+                    if changed { Verdict::Warning } else { Verdict::Ok }
+                }
+                (Some(Some(_)), None) => Verdict::Insufficient,
+                _ => rule.judge(row, tile.and_then(|tile| limits(tile, row.method, level)), level),
+            };
             let verdict = self.standings[at].of_window(rule, verdict, self.alerts.has(&name), window.1);
             let row = row.clone();
-            self.judge(&Judgement { column: &name, verdict, severity, row: &row, cause: None }, window);
+            self.judge(&Judgement { column: &name, verdict, severity, row: &row, cause: cause.map(str::to_owned) }, window);
         }
         self.history.extend(rows.into_iter().filter(|row| row.value.is_some()));
+        Ok(())
     }
 
     /// The share of events and calls that failed, with its one-sided Clopper-Pearson limits.
@@ -108,7 +134,7 @@ impl Monitor {
         if all == 0.0 {
             return row(Method::ErrorRate, None);
         }
-        let alpha = self.config.settings.alpha();
+        let alpha = self.config.policy.settings.alpha();
         Row {
             lower: Some(binomial_lower(failed, all, alpha)),
             upper: Some(binomial_upper(failed, all, alpha)),
@@ -140,9 +166,11 @@ impl Monitor {
         }))
         .collect::<Vec<_>>();
         self.history.extend(rows);
-        self.close_rules(&model, window);
-        if self.history.len() > MOST_HISTORY {
-            self.history.drain(..self.history.len() - MOST_HISTORY);
+        let cause = self.likely_cause(&summary.report);
+        self.close_rules(&model, Some(tile), cause.as_deref(), window)?;
+        let most = self.config.policy.memory / 4 / HISTORY_ROW;
+        if self.history.len() > most {
+            self.history.drain(..self.history.len() - most);
         }
         Ok(())
     }
@@ -168,22 +196,28 @@ impl Monitor {
                 bets.insert(column, row);
             }
         }
-        let tested = report.columns.iter().filter(|column| column.role.is_tested()).count().max(1) as f64;
-        // Half of the budget is for tests of windows; where there are segments, they have half of that.
-        let budget = 0.5 * (window.1 - window.0) as f64 / self.config.ticket_every as f64;
-        let budget = if self.segments.is_empty() { budget } else { 0.5 * budget };
-        let level = (budget / tested).min(self.config.settings.alpha());
+        let levels = self.config.policy.levels(!self.segments.is_empty());
+        let alpha = self.config.policy.settings.alpha();
+        let weights = self.weights.clone();
         for column in report.columns.iter().filter(|column| column.role.is_tested()) {
             let own = || report.rows.iter().filter(|row| row.column == column.column && row.verdict.is_some());
             let Some(worst) = column.verdict.and_then(|verdict| own().find(|row| row.verdict == Some(verdict))) else { continue };
+            // Half of a column's part of the level is the same for all, half goes by importance.
+            let part = 0.5 / weights.len() as f64 + 0.5 * weights.get(&column.column).copied().unwrap_or(0.0);
+            let level = (levels.columns * part).min(alpha);
             let count = own().filter(|row| row.p_value.is_some()).count() as f64;
             let p = own().filter_map(|row| row.p_value).fold(1.0, f64::min) * count;
             let mut verdict = worst.verdict.unwrap_or(Verdict::Insufficient);
             if verdict >= Verdict::Warning && p > level {
                 verdict = Verdict::Info;
             }
-            let broken =
-                verdict == Verdict::Critical && matches!(worst.method, Method::NullShare | Method::NonfiniteShare | Method::UnseenShare);
+            let of_shares = matches!(worst.method, Method::NullShare | Method::NonfiniteShare | Method::UnseenShare);
+            // A column of another type: that is no estimate, and its own alert.
+            let unread = worst.method == Method::Schema && whole.column(&column.column).is_some_and(|now| now.unread.is_some());
+            if unread {
+                verdict = Verdict::Critical;
+            }
+            let broken = unread || verdict == Verdict::Critical && of_shares && p <= levels.broken / weights.len() as f64;
             let severity = if broken { Severity::Page } else { Severity::Ticket };
             let cause = || {
                 let moved = column.moved.iter().take(3);
@@ -208,7 +242,7 @@ impl Monitor {
         }
         rows.extend(bets.into_values());
         let reference = Arc::clone(&self.reference);
-        for judged in self.segments.close(window, &reference, &self.config.settings, budget) {
+        for judged in self.segments.close(window, &reference, &self.config.policy.settings, levels.segments) {
             if judged.verdict >= Verdict::Warning || self.alerts.has(&judged.name) {
                 let (column, verdict, row) = (judged.name.as_str(), judged.verdict, &judged.row);
                 self.judge(&Judgement { column, verdict, severity: Severity::Ticket, row, cause: None }, window);
@@ -218,6 +252,28 @@ impl Monitor {
                 rows.push(judged.row);
             }
         }
+    }
+
+    /// The columns that moved most for what they matter, worst first.
+    fn likely_cause(&self, report: &Report) -> Option<String> {
+        let moved = report.rows.iter().filter(|row| row.verdict.is_some_and(|verdict| verdict >= Verdict::Info));
+        let mut ranked: BTreeMap<&str, (f64, &Row)> = BTreeMap::new();
+        for row in moved {
+            let Some(weight) = self.weights.get(row.column.as_str()) else { continue };
+            let rank = row.value.unwrap_or(0.0).abs() * weight;
+            let known = ranked.entry(&row.column).or_insert((rank, row));
+            if rank > known.0 {
+                *known = (rank, row);
+            }
+        }
+        let mut ranked: Vec<(f64, &Row)> = ranked.into_values().collect();
+        ranked.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.column.cmp(&b.1.column)));
+        let words = ranked.iter().take(CAUSES).map(|(_, row)| {
+            let value = row.value.map_or_else(String::new, |value| format!(" {value:.3}"));
+            format!("{} moved ({}{value})", row.column, row.method.word())
+        });
+        let words: Vec<String> = words.collect();
+        (!words.is_empty()).then(|| words.join("; "))
     }
 
     fn is_muted(&self, (start, end): (i64, i64)) -> bool {
