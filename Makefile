@@ -15,7 +15,7 @@ OWNER := $(shell owner=$(CARGO_TARGET_DIR)/checkout; [ "$$(cat $$owner 2>/dev/nu
   { find rust -name '*.rs' -exec touch {} +; mkdir -p $(CARGO_TARGET_DIR) && echo "$(CURDIR)" > $$owner; })
 DENY := $(CACHE)/tools/bin/cargo-deny
 
-.PHONY: help check-tools develop develop-lint demo test test-rust test-python lint typing deny docs bench bench-peers bench-once fuzz clean
+.PHONY: help check-tools develop develop-lint demo test test-rust test-python lint typing deny docs test-adapters bench bench-peers bench-once fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -88,6 +88,14 @@ bench: develop-lint bench-peers ## full benchmarks, and one table beside the pin
 	cargo bench -p barograph-core
 	$(BIN)/python -m pytest benches/python -o testpaths=benches/python
 	$(BIN)/python benches/peers.py
+
+$(CACHE)/adapters/done.stamp: requirements/adapters.txt $(VENV)/uv.stamp
+	$(PYTHON) -m venv --clear $(CACHE)/adapters
+	VIRTUAL_ENV=$(CACHE)/adapters $(BIN)/uv pip install -q -r requirements/adapters.txt
+	@touch $@
+
+test-adapters: develop $(CACHE)/adapters/done.stamp ## adapters of frameworks too large for the core environment, about 2 GB
+	PYTHONPATH=python $(CACHE)/adapters/bin/python -m pytest -c tests/adapters/pytest.ini tests/adapters
 
 FUZZ_SECONDS ?= 30
 FUZZ := $(CACHE)/fuzz

@@ -1,4 +1,4 @@
-"""What runs around a monitor: the background timer, and the decorator of predict functions."""
+"""What runs around a monitor: the background timer, the decorator of predict functions, the calls of a server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 if TYPE_CHECKING:
     from barograph.monitors import Monitor
 
-__all__ = ["F", "Timer", "watched"]
+__all__ = ["Call", "F", "Timer", "observe_call", "watched"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -53,12 +53,50 @@ class Timer:
             del monitor
 
 
+class Call:
+    """One call of a server, from now to its last byte: told to the monitor once, and nothing that fails there reaches the call."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        self._monitor = monitor
+        self._began = clock.perf_counter()
+        self._ended = False
+
+    def end(self, *, failed: bool = False, events: Callable[[], Any] | None = None) -> None:
+        """The call is over. events: gives the events it stands for, a mapping, several, or None; not asked where it failed.
+
+        An event is a mapping of columns to values, and `_prediction`, `_score`, `_id`, `_time`.
+        """
+        if self._ended:
+            return
+        self._ended = True
+        seconds = clock.perf_counter() - self._began
+        try:
+            found = None if events is None or failed else events()
+            if not found:
+                self._monitor.request(seconds, error=failed)
+                return
+            several = [found] if isinstance(found, Mapping) else list(found)
+            alone = len(several) == 1
+            for row in several:
+                roles = {role: row[name] for name, role in _ROLES.items() if name in row}
+                fields = {name: value for name, value in row.items() if name not in _ROLES}
+                self._monitor.observe(fields, latency_seconds=seconds if alone else None, **roles)
+            if not alone:
+                # One latency, many events.
+                self._monitor._native.call(seconds, clock.time_ns(), None)
+        except Exception as error:
+            self._monitor._failed(error)
+
+
+_ROLES = {"_prediction": "prediction", "_score": "score", "_id": "id", "_time": "time"}
+
+
 def watched(monitor: Monitor, function: F) -> F:
     """The function with every call observed."""
 
     def seen(arguments: tuple[Any, ...], named: dict[str, Any], result: Any, began: float) -> None:
         try:
-            _observe(monitor, _input(arguments, named), result, clock.perf_counter() - began)
+            observe_call(monitor, _input(arguments, named), result, clock.perf_counter() - began)
         except Exception as error:
             monitor._failed(error)
 
@@ -132,25 +170,33 @@ def _input(arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
     raise TypeError("no argument of the watched call is a mapping, a frame or an array")
 
 
-def _observe(monitor: Monitor, value: Any, result: Any, seconds: float) -> None:
+def observe_call(monitor: Monitor, value: Any, result: Any, seconds: float, id: str | None = None) -> None:
+    """Observes a call by its input and what it gave. id: of the call; of several events the ids are `id-0`, `id-1` and so on."""
     roles = _roles(monitor)
     if isinstance(value, Mapping) and not any(hasattr(field, "__len__") and not isinstance(field, str) for field in value.values()):
         outcome = _number(result)
         role = "score" if isinstance(outcome, float) and "score" in roles else "prediction"
-        monitor.observe(value, latency_seconds=seconds, **{role: outcome})
+        monitor.observe(value, latency_seconds=seconds, id=id, **{role: outcome})
         return
+    import polars as pl
+
     frame = _frame(monitor, value)
     column = roles.get("score") or roles.get("prediction")
     if column and column not in frame.columns:
         import numpy as np
-        import polars as pl
 
         outcome = np.asarray(result)
         if outcome.ndim == 2 and outcome.shape[1] == 2:
             outcome = outcome[:, 1]
-        if outcome.shape == (frame.height,):
-            frame = frame.with_columns(pl.Series(column, outcome))
-    monitor.observe_frame(frame)
+        if outcome.size == frame.height:
+            frame = frame.with_columns(pl.Series(column, outcome.reshape(-1)))
+    if id is not None:
+        names = pl.format("{}-{}", pl.lit(id), pl.int_range(frame.height)) if frame.height > 1 else pl.lit(id)
+        frame = frame.with_columns(names.alias("_id"))
+    # Labels are compared with the score, or, of a regression, with the prediction.
+    there = column if column in frame.columns else None
+    judged = {"score" if column == roles.get("score") else "prediction": there}
+    monitor.observe_frame(frame, id=None if id is None else "_id", **judged)
     # A batch is one latency and many events.
     monitor._native.call(seconds, clock.time_ns(), None)
 

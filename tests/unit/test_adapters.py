@@ -12,12 +12,14 @@ import flask
 import numpy as np
 import polars as pl
 import pytest
+from barograph import adapters
 from barograph.adapters.asgi import WatchedAsgi
 from barograph.adapters.logs import AlertLog
 from barograph.adapters.opentelemetry import metrics_data, push
 from barograph.adapters.predictor import WatchedPredictor
 from barograph.adapters.prometheus import Collector, exposition
 from barograph.adapters.wsgi import WatchedWsgi
+from barograph.testing import check_adapter
 from prometheus_client.parser import text_string_to_metric_families
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
@@ -272,3 +274,64 @@ def test_opentelemetry_encodes_what_a_monitor_shows():
     exporter = Kept()
     assert push(monitor, exporter) is MetricExportResult.SUCCESS
     assert exporter.data.resource_metrics[0].resource.attributes["service.name"] == "fraud"
+
+
+def by_predictor(monitor, model):
+    class Plain:
+        def predict(self, rows):
+            return model(rows["x"])
+
+    watched = WatchedPredictor(Plain(), monitor)
+    return lambda x: watched.predict({"x": x})
+
+
+def by_asgi(monitor, model):
+    async def endpoint(request):
+        return JSONResponse(model((await request.json())["x"]))
+
+    def events(scope, body, status, answer):
+        return {**json.loads(body), "_prediction": json.loads(answer)}
+
+    client = TestClient(WatchedAsgi(Starlette(routes=[Route("/", endpoint, methods=["POST"])]), monitor, events=events))
+    return lambda x: client.post("/", json={"x": x}).json()
+
+
+def by_wsgi(monitor, model):
+    app = flask.Flask("m")
+    app.config["PROPAGATE_EXCEPTIONS"] = True
+    app.add_url_rule("/", view_func=lambda: str(model(float(flask.request.args["x"]))))
+    app.wsgi_app = WatchedWsgi(app.wsgi_app, monitor)
+    return lambda x: float(app.test_client().get(f"/?x={x}").data)
+
+
+@pytest.mark.parametrize(("serve", "observes"), [(by_predictor, True), (by_asgi, True), (by_wsgi, False)])
+def test_adapters_keep_their_laws(serve, observes):
+    check_adapter(serve, observes=observes)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda call: lambda x: call(x) + 1, "did not pass unchanged"),
+        (lambda call: lambda x: 0.0 if x < 0 else call(x), "did not reach the caller"),
+        (lambda call: lambda x: (call(x), call(x))[0] if x >= 0 else call(x), "each is counted once"),
+        (lambda call: lambda x: 2.0 * x if x > 5 else call(x), "each is counted once"),
+    ],
+)
+def test_an_adapter_that_breaks_a_law_is_told_which(spoil, message):
+    with pytest.raises(AssertionError, match=message):
+        check_adapter(lambda monitor, model: spoil(by_predictor(monitor, model)))
+
+
+def test_adapters_of_other_packages_are_found_by_entry_point(tmp_path, monkeypatch):
+    package = tmp_path / "elsewhere-1.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: elsewhere\nVersion: 1\n")
+    (package / "entry_points.txt").write_text("[barograph.adapters]\nelsewhere = elsewhere:Watched\n")
+    (tmp_path / "elsewhere.py").write_text("class Watched:\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "elsewhere" in adapters.names()
+    assert adapters.load("elsewhere").__module__ == "elsewhere"
+    assert adapters.load("asgi") is WatchedAsgi
+    with pytest.raises(bg.errors.NotFoundError, match=r"(?s)no adapter 'nothing'.*asgi"):
+        adapters.load("nothing")

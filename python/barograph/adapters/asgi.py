@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time as clock
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, TypeAlias
 
 from barograph.monitors import Monitor
+from barograph.watching import Call
 
 __all__ = ["WatchedAsgi"]
 
@@ -48,7 +48,7 @@ class WatchedAsgi:
         if scope["type"] != "http" or not scope["path"].startswith(self.paths):
             await self.app(scope, receive, send)
             return
-        began = clock.perf_counter()
+        call = Call(self.monitor)
         status = 500
         body, answer = _Kept(), _Kept()
 
@@ -71,37 +71,11 @@ class WatchedAsgi:
             await self.app(scope, receive if self.events is None else watched_receive, watched_send)
             failed = status >= 500
         finally:
-            self._observe(scope, body, status, answer, clock.perf_counter() - began, failed)
+            call.end(failed=failed, events=None if self.events is None else lambda: self._events(scope, body, status, answer))
 
-    def _observe(self, scope: Scope, body: _Kept, status: int, answer: _Kept, seconds: float, failed: bool) -> None:
-        try:
-            observe(self.monitor, self.events, scope, body.bytes(), status, answer.bytes(), seconds, failed)
-        except Exception as error:
-            self.monitor._failed(error)
-
-
-def observe(
-    monitor: Monitor, events: Any, scope: Any, body: bytes | None, status: int, answer: bytes | None, seconds: float, failed: bool
-) -> None:
-    """Counts a request and the events it stands for."""
-    found = None if events is None or failed or body is None or answer is None else events(scope, body, status, answer)
-    if not found:
-        monitor.request(seconds, error=failed)
-        return
-    several = [found] if isinstance(found, Mapping) else found
-    for row in several:
-        roles = {role: row[name] for role, name in _ROLES if name in row}
-        alone = len(several) == 1
-        monitor.observe(
-            {name: value for name, value in row.items() if name not in _NAMES}, latency_seconds=seconds if alone else None, **roles
-        )
-    if len(several) > 1:
-        # One latency, many events.
-        monitor._native.call(seconds, clock.time_ns(), None)
-
-
-_ROLES = (("prediction", "_prediction"), ("score", "_score"), ("id", "_id"), ("time", "_time"))
-_NAMES = {name for _, name in _ROLES}
+    def _events(self, scope: Scope, body: _Kept, status: int, answer: _Kept) -> Any:
+        asked, said = body.bytes(), answer.bytes()
+        return None if self.events is None or asked is None or said is None else self.events(scope, asked, status, said)
 
 
 class _Kept:

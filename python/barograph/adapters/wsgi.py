@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time as clock
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeAlias
 
 from barograph.monitors import Monitor
+from barograph.watching import Call
 
 __all__ = ["WatchedWsgi"]
 
@@ -31,43 +31,29 @@ class WatchedWsgi:
         """Serves one request."""
         if not environ.get("PATH_INFO", "/").startswith(self.paths):
             return self.app(environ, start_response)
-        request = _Request(self.monitor)
+        call = Call(self.monitor)
+        status_failed = False
 
         def watched_start(status: str, headers: Any, exc_info: Any = None) -> Any:
-            request.failed = status[:1] == "5"
+            nonlocal status_failed
+            status_failed = status[:1] == "5"
             return start_response(status, headers) if exc_info is None else start_response(status, headers, exc_info)
 
         try:
             answer = self.app(environ, watched_start)
         except BaseException:
-            request.end(failed=True)
+            call.end(failed=True)
             raise
-        return _Answer(answer, request)
-
-
-class _Request:
-    def __init__(self, monitor: Monitor) -> None:
-        self.monitor = monitor
-        self.began = clock.perf_counter()
-        self.failed = False
-        self.ended = False
-
-    def end(self, *, failed: bool = False) -> None:
-        if self.ended:
-            return
-        self.ended = True
-        try:
-            self.monitor.request(clock.perf_counter() - self.began, error=failed or self.failed)
-        except Exception as error:
-            self.monitor._failed(error)
+        return _Answer(answer, call, lambda: status_failed)
 
 
 class _Answer:
     """The answer's parts as they come, and the request's end with the last of them."""
 
-    def __init__(self, answer: Iterable[bytes], request: _Request) -> None:
+    def __init__(self, answer: Iterable[bytes], call: Call, failed: Callable[[], bool]) -> None:
         self._answer = answer
-        self._request = request
+        self._call = call
+        self._failed = failed
         self._parts: Iterator[bytes] = iter(answer)
 
     def __iter__(self) -> _Answer:
@@ -77,10 +63,10 @@ class _Answer:
         try:
             return next(self._parts)
         except StopIteration:
-            self._request.end()
+            self._call.end(failed=self._failed())
             raise
         except BaseException:
-            self._request.end(failed=True)
+            self._call.end(failed=True)
             raise
 
     def close(self) -> None:
@@ -90,4 +76,4 @@ class _Answer:
             if close is not None:
                 close()
         finally:
-            self._request.end()
+            self._call.end(failed=self._failed())
