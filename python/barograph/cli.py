@@ -1,4 +1,4 @@
-"""The command line: `barograph profile`, `reference`, `compare`, `backtest`, `config`, `demo`.
+"""The command line: `barograph profile`, `reference`, `compare`, `backtest`, `config`, `dashboards`, `demo`.
 
 Exit codes: 0 pass, 1 drift, 2 usage or data error, 3 a required column could not be judged. Data on stdout, the rest on stderr.
 """
@@ -96,6 +96,16 @@ def _parser() -> argparse.ArgumentParser:
     config.add_argument("what", choices=["check"], metavar="check", help="say what the policies promise, or what is wrong with them")
     config.add_argument("file", metavar="FILE", help="a TOML file")
     config.set_defaults(run=_config)
+
+    dashboards = commands.add_parser(
+        "dashboards",
+        help="a Grafana dashboard and Prometheus alert rules",
+        description="Writes MODEL.dashboard.json for Grafana and MODEL.rules.yml for Prometheus, for every model of a policy file.",
+    )
+    dashboards.add_argument("file", metavar="FILE", help="a TOML file of policies")
+    dashboards.add_argument("--model", metavar="NAME", help="its name, where the file is the policy of one model")
+    dashboards.add_argument("-o", "--output", default=".", metavar="DIR", help="where they go (default: here)")
+    dashboards.set_defaults(run=_dashboards)
 
     demo = commands.add_parser(
         "demo", help="a year of flights through a monitored model", description="Replays real flights through a model."
@@ -252,6 +262,30 @@ def _config(options: argparse.Namespace) -> int:
         raise InvalidArgumentError(f"{options.file} is not text") from None
     for model, promise in _barograph.policies_of_toml(text, options.file):
         print(f"{model or options.file}: {promise}")
+    return _PASS
+
+
+def _dashboards(options: argparse.Namespace) -> int:
+    from barograph import _barograph, dashboards
+    from barograph.monitors import read_policy
+
+    text = Path(options.file).read_text(encoding="utf-8")
+    folder = Path(options.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    for found, _ in _barograph.policies_of_toml(text, options.file):
+        model = options.model or found
+        if not model:
+            raise InvalidArgumentError("`--model` is missing: the file is the policy of one model, which it does not name")
+        if found and model != found:
+            continue
+        policy = json.loads(read_policy(options.file, model))
+        name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in model)
+        for path, content in (
+            (folder / f"{name}.dashboard.json", json.dumps(dashboards.grafana(model, policy), indent=2, ensure_ascii=False) + "\n"),
+            (folder / f"{name}.rules.yml", dashboards.prometheus_rules(model, policy)),
+        ):
+            path.write_text(content, encoding="utf-8")
+            print(path)
     return _PASS
 
 

@@ -340,8 +340,12 @@ class Monitor:
         metrics = {name: MetricValue(*values) for name, values in fields["metrics"].items()}
         return Summary(**{**fields, "metrics": metrics, "report": DriftReport(fields["report"])})
 
-    def latencies(self, start: datetime, end: datetime) -> ExponentialHistogram | None:
-        """Latencies in seconds of the tiles that begin in `[start, end)`; None without any."""
+    def latencies(self, start: datetime | None = None, end: datetime | None = None) -> ExponentialHistogram | None:
+        """Latencies in seconds of the tiles that begin in `[start, end)`, None without any; without times all since the monitor began."""
+        if start is None or end is None:
+            if start is not end:
+                raise InvalidArgumentError("`start` and `end` must be given together")
+            return ExponentialHistogram._of(self._native.lifetime())
         native = self._native.latencies(_instant(start), _instant(end))
         return None if native is None else ExponentialHistogram._of(native)
 

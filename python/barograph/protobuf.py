@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-__all__ = ["ddsketch_message"]
+__all__ = ["ddsketch_message", "metric_family"]
 
 
 def ddsketch_message(gamma: float, positive: Iterable[tuple[int, int]], negative: Iterable[tuple[int, int]], zeros: int) -> bytes:
@@ -15,6 +16,44 @@ def ddsketch_message(gamma: float, positive: Iterable[tuple[int, int]], negative
     """
     mapping = _double(1, gamma)
     return _part(1, mapping) + _part(2, _store(positive)) + _part(3, _store(negative)) + _double(4, float(zeros))
+
+
+def metric_family(name: str, help: str, kind: str, metrics: Iterable[tuple[Mapping[str, str], float | Mapping[str, Any]]]) -> bytes:
+    """A `MetricFamily` of Prometheus' metrics.proto behind its length, as scrapers read them one after the other.
+
+    kind: "counter", "gauge" or "histogram". metrics: labels, and a number or the fields of a native histogram, as
+    `ExponentialHistogram.to_prometheus` gives them, with its `sample_sum`.
+    """
+    whole = _part(1, name.encode()) + _part(2, help.encode()) + b"\x18" + _varint(_KINDS[kind])
+    for labels, value in metrics:
+        pairs = (_part(1, _part(1, key.encode()) + _part(2, text.encode())) for key, text in labels.items())
+        if isinstance(value, Mapping):
+            body = _part(7, _native_histogram(value))
+        else:
+            body = _part(3 if kind == "counter" else 2, _double(1, float(value)))
+        whole += _part(4, b"".join(pairs) + body)
+    return _varint(len(whole)) + whole
+
+
+_KINDS = {"counter": 0, "gauge": 1, "histogram": 4}
+
+
+def _native_histogram(fields: Mapping[str, Any]) -> bytes:
+    out = _whole(1, fields["sample_count"]) + _double(2, fields["sample_sum"]) + _whole(5, _zigzag(fields["schema"]))
+    out += _double(6, fields["zero_threshold"]) + _whole(7, fields["zero_count"])
+    for field, name in ((9, "negative"), (12, "positive")):
+        for span in fields[f"{name}_span"]:
+            out += _part(field, _whole(1, _zigzag(span["offset"])) + _whole(2, span["length"]))
+        for delta in fields[f"{name}_delta"]:
+            out += _whole(field + 1, _zigzag(delta))
+    if not fields["positive_span"] and not fields["negative_span"]:
+        # A histogram without buckets is native by an empty span.
+        out += _part(12, b"")
+    return out
+
+
+def _whole(field: int, value: int) -> bytes:
+    return bytes([field << 3]) + _varint(value)
 
 
 def _store(cells: Iterable[tuple[int, int]]) -> bytes:

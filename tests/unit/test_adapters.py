@@ -195,11 +195,11 @@ def test_prometheus_reads_what_a_monitor_shows():
     assert found["barograph_verdict", ("column", "a"), model] == 3
     assert found["barograph_verdict", ("column", "b"), model] == 0
     assert found["barograph_drift", ("column", "a"), ("method", "psi"), model] > 1
-    assert found["barograph_latency_seconds", model, ("quantile", "0.99")] == pytest.approx(0.5, rel=0.01)
+    assert found["barograph_latency_seconds", model, ("percentile", "99")] == pytest.approx(0.5, rel=0.01)
     assert found["barograph_alerts_open", ("alert", "latency_p99"), model, ("severity", "page")] == 1
     assert found["barograph_alerts_total", model, ("severity", "page")] >= 1
     assert found["barograph_window_end_timestamp_seconds", model] == (start + timedelta(hours=1)).timestamp()
-    assert len(list(Collector(monitor).collect())) == 9
+    assert len(list(Collector(monitor).collect())) == 10
 
 
 def alarmed(**options):

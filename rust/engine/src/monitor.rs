@@ -95,6 +95,8 @@ pub struct Monitor {
     pulse: Pulse,
     standings: Vec<Standing>,
     watchers: Vec<Option<Watcher>>,
+    /// Latencies of all events and calls so far, late ones too.
+    lifetime: ExponentialHistogram,
     /// Parts of the whole that tested columns have by their importance.
     weights: BTreeMap<String, f64>,
     segments: Segments,
@@ -142,6 +144,7 @@ impl Monitor {
             pulse: Pulse::default(),
             standings: vec![Standing::default(); policy.rules.len()],
             watchers,
+            lifetime: ExponentialHistogram::new(6)?,
             weights,
             segments: Segments::of(&reference, memory / 8),
             deploys: Vec::new(),
@@ -217,6 +220,7 @@ impl Monitor {
                 if let Some(latency) = marks.latency.get(from..until) {
                     let values: Vec<f64> = latency.iter().flatten().copied().filter(|seconds| *seconds >= 0.0).collect();
                     tile.latency.update_many(&values);
+                    self.lifetime.update_many(&values);
                 }
                 tile.errors += marks.errors.get(from..until).map_or(0, failures);
             }
@@ -276,6 +280,7 @@ impl Monitor {
             && seconds >= 0.0
         {
             tile.latency.update(seconds);
+            self.lifetime.update(seconds);
             if let Some(failed) = failed {
                 tile.calls += 1;
                 tile.errors += u64::from(failed);
@@ -347,6 +352,11 @@ impl Monitor {
         Ok(whole.map(|tile| tile.latency).filter(|latency| latency.count() > 0))
     }
 
+    /// Latencies of all events and calls so far.
+    pub fn lifetime(&self) -> &ExponentialHistogram {
+        &self.lifetime
+    }
+
     /// Everything the monitor knows, its reference included: equal monitors give equal bytes.
     ///
     /// # Errors
@@ -359,6 +369,7 @@ impl Monitor {
         self.join.encode(&mut writer);
         writer.bool(self.closed.is_some());
         writer.i64(self.closed.unwrap_or_default());
+        self.lifetime.encode(&mut writer);
         writer.u64(self.late);
         writer.u64(self.too_late);
         writer.u64(self.untimed);
@@ -392,6 +403,7 @@ impl Monitor {
         out.join = LabelJoin::decode(&mut reader)?;
         let any = reader.bool()?;
         out.closed = Some(reader.i64()?).filter(|_| any);
+        out.lifetime = ExponentialHistogram::decode(&mut reader)?;
         (out.late, out.too_late) = (reader.u64()?, reader.u64()?);
         (out.untimed, out.muted) = (reader.u64()?, reader.u64()?);
         out.seen = reader.u64()?;

@@ -264,6 +264,11 @@ impl PyMonitor {
         Ok(found.map(PyExponentialHistogram::around))
     }
 
+    /// Latencies since the monitor began.
+    fn lifetime(&self) -> PyResult<PyExponentialHistogram> {
+        Ok(PyExponentialHistogram::around(self.current()?.lifetime().clone()))
+    }
+
     fn counts(&self) -> PyResult<Vec<(&'static str, u64)>> {
         let mut counts = self.current()?.counts().to_vec();
         let gathering = lock(&self.gathering);
