@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from barograph import _barograph
 from barograph.errors import InvalidArgumentError
@@ -26,26 +27,36 @@ class Reference:
     stand alone; one made from a profile takes the cells of its histogram instead. With a column of times (role "time") it also
     learns how much rows of one window resemble each other, see `dependence`. schema: kinds and roles, inferred if absent. segments:
     columns of names, of which each value (the 100 most frequent; the others as one) gets coarse counts of its own, so that a monitor
-    can watch it; the same as role "segment" in the schema. The frame is read twice then.
+    can watch it; the same as role "segment" in the schema. season: also keep coarse counts by hour of the day or week, day of the week or month of the year
+    (UTC), so that a monitor compares a window with its like; needs a column of times. For either the frame is read once more.
 
     >>> reference = Reference({"x": list(range(1000))}, bins=100)
     >>> reference.rows, len(reference.id)
     (1000, 32)
     """
 
-    def __init__(self, data: Frame | Profile, schema: Schema | None = None, *, bins: int = 1000, segments: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        data: Frame | Profile,
+        schema: Schema | None = None,
+        *,
+        bins: int = 1000,
+        segments: Sequence[str] = (),
+        season: Literal["hour_of_day", "hour_of_week", "day_of_week", "month_of_year"] | None = None,
+    ) -> None:
         created = time.time_ns()
-        if isinstance(data, Profile) and segments:
-            raise InvalidArgumentError("`segments` need rows, got a Profile", "make the reference of the frame itself")
+        if isinstance(data, Profile) and (segments or season):
+            what = "segments` need" if segments else "season` needs"
+            raise InvalidArgumentError(f"`{what} rows, got a Profile", "make the reference of the frame itself")
         if isinstance(data, Profile):
             self._native = _barograph.Reference.from_profile(data._native, bins, created)
             return
         if segments:
             schema = _with_segments(data, schema, segments)
-        builder = _barograph.ReferenceBuilder(None if schema is None else schema.to_json(), bins)
+        builder = _barograph.ReferenceBuilder(None if schema is None else schema.to_json(), bins, season)
         for part in parts(data):
             builder.update(part)
-        if builder.fix():
+        while builder.fix():
             for part in parts(data, again=True):
                 builder.count(part)
         self._native = builder.finish(created)
@@ -111,6 +122,11 @@ class Reference:
     def load(cls, path: str | Path) -> Reference:
         """Reads a file that `save` wrote."""
         return cls.from_bytes(Path(path).read_bytes())
+
+    @property
+    def season(self) -> str | None:
+        """What windows are also compared by, such as "hour_of_week"."""
+        return self._native.season()
 
     @property
     def segments(self) -> dict[str, list[str]]:

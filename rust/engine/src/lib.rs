@@ -19,6 +19,7 @@ pub mod reference;
 pub mod report;
 pub mod rules;
 pub mod schema;
+pub mod seasons;
 mod segments;
 pub mod settings;
 mod watching;

@@ -21,7 +21,7 @@ use crate::events::Marks;
 use crate::frame;
 use crate::labels::{LabelJoin, Prediction, doubles, keys};
 use crate::lattice::Lattice;
-use crate::policy::Policy;
+use crate::policy::{Length, Policy};
 use crate::profile::Profile;
 use crate::pulse::Pulse;
 use crate::quality::Task;
@@ -125,6 +125,13 @@ impl Monitor {
         policy.check()?;
         let (window, memory) = (policy.window.0, policy.memory);
         let tile = window::tile_of(window)?;
+        if let Some(season) = reference.season.as_ref().filter(|season| window > season.calendar.unit()) {
+            let (word, unit) = (season.calendar.word(), Length(season.calendar.unit()));
+            return Err(Error::invalid(format!(
+                "`window` must be at most {unit}, as the reference's seasons are by {word}, got {}",
+                policy.window
+            )));
+        }
         let weights = policy.weights(&reference.tested())?;
         // Half of the budget is for the e-detectors; half of a column's part of it is the same for all, half goes by importance.
         let rates = weights.iter().map(|(name, weight)| {
@@ -425,7 +432,13 @@ impl Monitor {
 
     /// What it promises about false alerts, in words.
     pub fn promise(&self) -> String {
-        self.config.policy.promise(!self.segments.is_empty())
+        self.config.policy.promise(&self.kinds())
+    }
+
+    /// What is tested besides columns.
+    fn kinds(&self) -> Vec<&'static str> {
+        let segments = (!self.segments.is_empty()).then_some("segments");
+        segments.into_iter().chain(self.reference.season.as_ref().map(|_| "seasons")).collect()
     }
 
     /// What its user states.

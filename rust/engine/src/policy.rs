@@ -104,10 +104,8 @@ impl Default for Policy {
 /// The level that each test of one window has, so that a severity keeps its budget.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Levels {
-    /// All drift tests of columns together, tickets.
-    pub(crate) columns: f64,
-    /// All tests of segments together, tickets.
-    pub(crate) segments: f64,
+    /// All tests of columns together, of segments, of seasons: tickets.
+    pub(crate) drift: f64,
     /// Each rule that is a test: tickets, pages.
     rules: [f64; 2],
     /// All tests of broken data together, pages.
@@ -214,7 +212,7 @@ impl Policy {
     }
 
     /// What it promises about false alerts, in words.
-    pub fn promise(&self, segments: bool) -> String {
+    pub fn promise(&self, kinds: &[&str]) -> String {
         let days = |length: Length| length.0 as f64 / DAY as f64;
         format!(
             "At most one false ticket in {} days and one false page in {} days, in expectation and over all columns together, whatever the \
@@ -226,22 +224,22 @@ impl Policy {
             days(self.budget.ticket),
             days(self.budget.page),
             crate::bets::TOLERANCE,
-            if segments { ", of segments" } else { "" }
+            kinds.iter().map(|kind| format!(", of {kind}")).collect::<String>()
         )
     }
 
-    /// Levels of the tests of one window. Tickets: half of the budget is for the e-detectors, the other half in equal parts for
-    /// columns, segments and rules. Pages: in equal parts for broken data and rules.
-    pub(crate) fn levels(&self, segments: bool) -> Levels {
+    /// Levels of the tests of one window, of so many kinds (columns; segments, seasons). Tickets: half of the budget is for the
+    /// e-detectors, the other half in equal parts for the kinds and for rules. Pages: in equal parts for broken data and rules.
+    pub(crate) fn levels(&self, kinds: usize) -> Levels {
         let tested = |severity: Severity| self.rules.iter().filter(|rule| rule.is_tested() && rule.severity == severity).count();
         let (tickets, pages) = (tested(Severity::Ticket), tested(Severity::Page));
         let alpha = self.settings.alpha();
         let budget = |horizon: Length| self.window.0 as f64 / horizon.0 as f64;
-        let ticket = 0.5 * budget(self.budget.ticket) / (1.0 + f64::from(u8::from(segments)) + f64::from(u8::from(tickets > 0)));
+        let ticket = 0.5 * budget(self.budget.ticket) / (kinds.max(1) + usize::from(tickets > 0)) as f64;
         let page = budget(self.budget.page) / (1.0 + f64::from(u8::from(pages > 0)));
         // Two-sided limits at the confidence that rows show are the widest that count.
         let each = |share: f64, count: usize| (share / count.max(1) as f64).min(0.5 * alpha);
-        Levels { columns: ticket, segments: ticket, rules: [each(ticket, tickets), each(page, pages)], broken: page }
+        Levels { drift: ticket, rules: [each(ticket, tickets), each(page, pages)], broken: page }
     }
 }
 
@@ -316,10 +314,10 @@ mod tests {
         let rule = |severity: &str| format!("{{\"metric\":\"roc_auc\",\"below\":0.5,\"severity\":\"{severity}\"}}");
         for rules in [String::new(), rule("page"), rule("ticket"), [rule("page"), rule("ticket")].join(",")] {
             let policy = Policy::from_json(&format!("{{\"rules\":[{rules}]}}")).unwrap();
-            for segments in [false, true] {
-                let levels = policy.levels(segments);
+            for kinds in 1..4 {
+                let levels = policy.levels(kinds);
                 let of = |severity| policy.rules.iter().filter(|rule| rule.severity == severity).count() as f64 * levels.rule(severity);
-                let ticket = levels.columns + f64::from(u8::from(segments)) * levels.segments + of(Severity::Ticket);
+                let ticket = kinds as f64 * levels.drift + of(Severity::Ticket);
                 assert!(ticket <= 0.5 / 168.0 + 1e-12 && levels.broken + of(Severity::Page) <= 1.0 / 720.0 + 1e-12);
             }
         }

@@ -11,6 +11,7 @@ use crate::dependence::{Collector, Dependence};
 use crate::frame;
 use crate::profile::{ColumnProfile, Profile};
 use crate::schema::{Kind, Role, Schema};
+use crate::seasons::{Calendar, Season, SeasonCounter};
 
 /// Values per column kept in memory while edges are found; beyond it every 2^j-th value stands for its neighbours.
 const EDGE_VALUES: usize = 1 << 20;
@@ -45,13 +46,22 @@ pub struct Reference {
     pub created: Option<i64>,
     /// Coarse counts by the values of the columns of role segment.
     pub segments: Vec<SegmentCounts>,
+    /// Coarse counts by calendar bucket, if it was made with a season.
+    pub season: Option<Season>,
     /// Whether the counts are of whole values (rows were read) or of histogram cells (made from a profile).
     pub from_rows: bool,
 }
 
 impl Reference {
-    fn new(rows: u64, columns: Vec<ReferenceColumn>, segments: Vec<SegmentCounts>, created: Option<i64>, from_rows: bool) -> Self {
-        let mut out = Self { id: String::new(), rows, columns, segments, created, from_rows };
+    fn new(
+        rows: u64,
+        columns: Vec<ReferenceColumn>,
+        segments: Vec<SegmentCounts>,
+        season: Option<Season>,
+        created: Option<i64>,
+        from_rows: bool,
+    ) -> Self {
+        let mut out = Self { id: String::new(), rows, columns, segments, season, created, from_rows };
         let mut writer = Writer::new();
         out.encode_content(&mut writer);
         let (high, low) = murmur3_x64_128(&writer.into_payload(), 0);
@@ -81,7 +91,7 @@ impl Reference {
             }
             columns.push(ReferenceColumn { profile: column, bins: edges, dependence: Vec::new() });
         }
-        Ok(Self::new(profile.rows, columns, Vec::new(), created, false))
+        Ok(Self::new(profile.rows, columns, Vec::new(), None, created, false))
     }
 
     /// Identity: a hash of its content, 32 hexadecimal digits.
@@ -120,6 +130,10 @@ impl Reference {
         }
         writer.len(self.segments.len());
         self.segments.iter().for_each(|segments| segments.encode(writer));
+        writer.bool(self.season.is_some());
+        if let Some(season) = &self.season {
+            season.encode(writer);
+        }
     }
 
     /// The columns that segments of this one are counted by.
@@ -157,17 +171,18 @@ impl Reference {
             }
             columns.push(ReferenceColumn { profile, bins, dependence });
         }
-        let sizes = |segment: &str| {
+        let sizes = |segment: &str| -> Vec<usize> {
             let columns = columns.iter().map(|column: &ReferenceColumn| &column.profile);
             coarse::plan(columns, segment).iter().map(|(_, groups)| groups.counters()).collect()
         };
         let segments = (0..reader.len(2)?).map(|_| SegmentCounts::decode(&mut reader, sizes)).collect::<Result<Vec<_>>>()?;
+        let season = if reader.bool()? { Some(Season::decode(&mut reader, &sizes(""))?) } else { None };
         reader.finish()?;
         let of_segments = columns.iter().filter(|column| coarse::is_segment(&column.profile)).map(|column| &column.profile.column.name);
         if !segments.is_empty() && !of_segments.eq(segments.iter().map(|segments| &segments.column)) {
             return Err(Error::decode("the segments of a reference are not those of its columns"));
         }
-        let out = Self::new(rows, columns, segments, created, from_rows);
+        let out = Self::new(rows, columns, segments, season, created, from_rows);
         out.schema().checked().map_err(|error| Error::decode(error.message))?;
         Ok(out)
     }
@@ -202,14 +217,27 @@ impl EdgeSample {
     }
 }
 
-/// Makes a reference from rows: one pass over the frame, and a second one where it holds more than a million rows.
+/// What the next pass over the frame is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pass {
+    /// Profiles, and values to take the edges from.
+    Edges,
+    /// The counters of columns whose values were thinned.
+    Counters,
+    /// Segments and seasons, whose groups follow from the counters.
+    Groups,
+}
+
+/// Makes a reference from rows: one pass over the frame, one more where it holds more than a million rows, one more for segments and
+/// seasons.
 #[derive(Debug)]
 pub struct ReferenceBuilder {
     profile: Profile,
     samples: Vec<EdgeSample>,
-    /// Counters of the second pass.
+    pass: Pass,
     counted: Option<Vec<ReferenceColumn>>,
     segments: Vec<SegmentCounts>,
+    season: Option<SeasonCounter>,
     /// Present if some column holds the time of the rows.
     windows: Option<Collector>,
     bins: usize,
@@ -219,16 +247,30 @@ impl ReferenceBuilder {
     /// A builder for these columns with about `bins` bins per column of numbers.
     ///
     /// # Errors
-    /// `InvalidArgument` for a number of bins outside [2, 10000].
-    pub fn new(schema: &Schema, bins: Option<usize>) -> Result<Self> {
+    /// `InvalidArgument` for a number of bins outside [2, 10000], or a season without a column of times.
+    pub fn new(schema: &Schema, bins: Option<usize>, season: Option<Calendar>) -> Result<Self> {
         let bins = bins.unwrap_or(DEFAULT_BINS);
         if !(2..=10_000).contains(&bins) {
             return Err(Error::invalid(format!("`bins` must be in [2, 10000], got {bins}")));
         }
         let samples = schema.columns.iter().map(|_| EdgeSample::default()).collect();
         let time = schema.columns.iter().find(|column| column.role == Role::Time && column.kind == Kind::Time);
+        if season.is_some() && time.is_none() {
+            let hint = "give one the role time: `Schema.infer(frame).with_roles(at=\"time\")`";
+            return Err(Error::invalid("`season` needs a column of role time, the frame has none").hint(hint));
+        }
+        let season = season.zip(time).map(|(calendar, time)| SeasonCounter::new(calendar, &time.name));
         let windows = time.map(|time| Collector::new(&time.name, schema.columns.len()));
-        Ok(Self { profile: Profile::new(schema, None)?, samples, counted: None, segments: Vec::new(), windows, bins })
+        Ok(Self {
+            profile: Profile::new(schema, None)?,
+            samples,
+            pass: Pass::Edges,
+            counted: None,
+            segments: Vec::new(),
+            season,
+            windows,
+            bins,
+        })
     }
 
     /// First pass over the rows.
@@ -249,11 +291,30 @@ impl ReferenceBuilder {
         Ok(())
     }
 
-    /// Fixes the edges. True if a second pass has to count the rows: call [`count`](Self::count) with every batch again.
+    /// Ends a pass. True if another one has to follow: call [`count`](Self::count) with every batch again, and this.
     ///
     /// # Errors
     /// None in practice.
     pub fn fix(&mut self) -> Result<bool> {
+        let thinned = match self.pass {
+            Pass::Edges => self.edges()?,
+            Pass::Counters => false,
+            Pass::Groups => return Ok(false),
+        };
+        if thinned {
+            self.pass = Pass::Counters;
+            return Ok(true);
+        }
+        self.pass = Pass::Groups;
+        let columns = self.counted.as_deref().unwrap_or_default();
+        let of_segments = columns.iter().map(|column| &column.profile).filter(|profile| coarse::is_segment(profile));
+        let plan = |segment: &str| coarse::plan(columns.iter().map(|column| &column.profile), segment);
+        self.segments = of_segments.map(|profile| SegmentCounts::new(profile, &plan(&profile.column.name))).collect();
+        Ok(!self.segments.is_empty() || self.season.is_some())
+    }
+
+    /// Fixes the edges; true if values were thinned, so that they have to be counted anew.
+    fn edges(&mut self) -> Result<bool> {
         let mut columns = Vec::with_capacity(self.samples.len());
         let mut again = false;
         for (at, (column, sample)) in self.profile.columns.iter().zip(&mut self.samples).enumerate() {
@@ -286,23 +347,23 @@ impl ReferenceBuilder {
             }
             columns.push(ReferenceColumn { profile, bins: edges, dependence });
         }
-        let plan = |segment: &str| coarse::plan(columns.iter().map(|column| &column.profile), segment);
-        let of_segments = columns.iter().map(|column| &column.profile).filter(|profile| coarse::is_segment(profile));
-        self.segments = of_segments.map(|profile| SegmentCounts::new(profile, &plan(&profile.column.name))).collect();
         self.counted = Some(columns);
-        Ok(again || !self.segments.is_empty())
+        Ok(again)
     }
 
-    /// Second pass: counts the rows of columns that were thinned, and of segments.
+    /// Another pass over the rows.
     ///
     /// # Errors
     /// None in practice.
     pub fn count(&mut self, batch: &RecordBatch) -> Result<()> {
-        let columns = self.counted.as_deref().unwrap_or_default();
-        for segments in &mut self.segments {
-            let plan = coarse::plan(columns.iter().map(|column| &column.profile), &segments.column);
-            let bins = |name: &str| columns.iter().find(|column| column.profile.column.name == name)?.bins.as_ref();
-            segments.count(batch, &plan, &bins)?;
+        if self.pass == Pass::Groups {
+            let columns = self.counted.as_deref().unwrap_or_default();
+            let plan = |segment: &str| coarse::plan(columns.iter().map(|column| &column.profile), segment);
+            for segments in &mut self.segments {
+                let bins = |name: &str| columns.iter().find(|column| column.profile.column.name == name)?.bins.as_ref();
+                segments.count(batch, &plan(&segments.column), &bins)?;
+            }
+            return self.season.as_mut().map_or(Ok(()), |season| season.count(batch, &plan(""), columns));
         }
         for (column, _) in self.counted.iter_mut().flatten().zip(&self.samples).filter(|(_, sample)| sample.stride > 0) {
             let Some(array) = batch.column_by_name(&column.profile.column.name) else { continue };
@@ -324,7 +385,7 @@ impl ReferenceBuilder {
     /// `InvalidArgument` if the second pass saw other rows than the first.
     pub fn finish(mut self, created: Option<i64>) -> Result<Reference> {
         if self.counted.is_none() {
-            self.fix()?;
+            self.edges()?;
         }
         let columns = self.counted.take().unwrap_or_default();
         for column in &columns {
@@ -333,12 +394,14 @@ impl ReferenceBuilder {
                 && counts.iter().sum::<u64>() != numbers.finite()
             {
                 return Err(Error::invalid(format!(
-                    "column {:?} changed between the two passes over the reference",
+                    "column {:?} changed between two passes over the reference",
                     column.profile.column.name
                 ))
                 .hint("pass a frame or files that do not change while they are read"));
             }
         }
-        Ok(Reference::new(self.profile.rows, columns, self.segments, created, true))
+        let plan = coarse::plan(columns.iter().map(|column| &column.profile), "");
+        let season = self.season.map(|season| season.finish(&plan));
+        Ok(Reference::new(self.profile.rows, columns, self.segments, season, created, true))
     }
 }

@@ -138,7 +138,15 @@ impl Segments {
 }
 
 /// PSI of the groups, and what is in none, as a group of its own.
-fn psi(was: &[u64], is: &[u64], groups: usize, factor: f64, settings: &Settings, level: f64, row: Row) -> Option<(Row, Verdict)> {
+pub(crate) fn psi(
+    was: &[u64],
+    is: &[u64],
+    groups: usize,
+    factor: f64,
+    settings: &Settings,
+    level: f64,
+    row: Row,
+) -> Option<(Row, Verdict)> {
     let counts = |side: &[u64]| -> Vec<u64> {
         let known = &side[..groups];
         let rest = side[groups].saturating_sub(known.iter().sum());
@@ -166,7 +174,7 @@ fn psi(was: &[u64], is: &[u64], groups: usize, factor: f64, settings: &Settings,
     Some(tested(row, &score, p_values, level, settings.alpha()))
 }
 
-fn nulls(was: &[u64], is: &[u64], groups: usize, settings: &Settings, level: f64, row: Row) -> Option<(Row, Verdict)> {
+pub(crate) fn nulls(was: &[u64], is: &[u64], groups: usize, settings: &Settings, level: f64, row: Row) -> Option<(Row, Verdict)> {
     let of = |side: &[u64]| (side[groups + 1] as f64, side[groups + 2] as f64);
     let ((p, n), (q, m)) = (of(was), of(is));
     let test = ShareTest::new(p, n, q, m).ok()?;

@@ -295,7 +295,7 @@ fn policy_from_toml(text: &str, model: &str, source: &str) -> PyResult<String> {
 #[pyfunction]
 fn policies_of_toml(text: &str, source: &str) -> PyResult<Vec<(String, String)>> {
     let policies = Policy::all_from_toml(text, source).raise()?;
-    Ok(policies.into_iter().map(|(model, policy)| (model, policy.promise(false))).collect())
+    Ok(policies.into_iter().map(|(model, policy)| (model, policy.promise(&[]))).collect())
 }
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use barograph_core::Error;
+use barograph_engine::seasons::Calendar;
 use barograph_engine::{Profile, Reference, ReferenceBuilder, Schema, Settings, compare as engine_compare};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -59,6 +60,11 @@ impl PyReference {
         self.profile().column_of(name)
     }
 
+    /// The word of its calendar, if it has seasons.
+    fn season(&self) -> Option<&'static str> {
+        self.inner.season.as_ref().map(|season| season.calendar.word())
+    }
+
     /// Segment columns and their values.
     fn segments(&self) -> Vec<(String, Vec<String>)> {
         self.inner.segments.iter().map(|segments| (segments.column.clone(), segments.names.clone())).collect()
@@ -89,15 +95,17 @@ impl PyReference {
 struct PyReferenceBuilder {
     schema: Option<Schema>,
     bins: usize,
+    season: Option<Calendar>,
     inner: Mutex<Option<ReferenceBuilder>>,
 }
 
 #[pymethods]
 impl PyReferenceBuilder {
     #[new]
-    #[pyo3(signature = (schema=None, bins=1000))]
-    fn new(schema: Option<&str>, bins: usize) -> PyResult<Self> {
-        Ok(Self { schema: schema.map(parse_schema).transpose()?, bins, inner: Mutex::new(None) })
+    #[pyo3(signature = (schema=None, bins=1000, season=None))]
+    fn new(schema: Option<&str>, bins: usize, season: Option<&str>) -> PyResult<Self> {
+        let season = season.map(Calendar::of).transpose().raise()?;
+        Ok(Self { schema: schema.map(parse_schema).transpose()?, bins, season, inner: Mutex::new(None) })
     }
 
     fn update(&self, frame: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -111,7 +119,7 @@ impl PyReferenceBuilder {
                 if let Some(column) = schema.columns.iter().find(|column| batch.column_by_name(&column.name).is_none()) {
                     return Err(Error::invalid(format!("`schema` names column {:?}, which the frame has not", column.name)));
                 }
-                *builder = Some(ReferenceBuilder::new(&schema, Some(self.bins))?);
+                *builder = Some(ReferenceBuilder::new(&schema, Some(self.bins), self.season)?);
             }
             builder.as_mut().map_or(Ok(()), |builder| builder.update(batch))
         })

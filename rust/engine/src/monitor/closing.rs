@@ -104,7 +104,7 @@ impl Monitor {
     /// Judges the model's rows of a closed window by the rules, and keeps them.
     fn close_rules(&mut self, rows: &[Row], tile: Option<&Tile>, cause: Option<&str>, window: (i64, i64)) -> Result<()> {
         let mut rows = rows.to_vec();
-        let levels = self.config.policy.levels(!self.segments.is_empty());
+        let levels = self.config.policy.levels(1 + self.kinds().len());
         for at in 0..self.config.policy.rules.len() {
             let rule = &self.config.policy.rules[at];
             let Some(row) = rule.method().and_then(|method| rows.iter_mut().find(|row| row.method == method)) else { continue };
@@ -196,15 +196,18 @@ impl Monitor {
                 bets.insert(column, row);
             }
         }
-        let levels = self.config.policy.levels(!self.segments.is_empty());
+        let levels = self.config.policy.levels(1 + self.kinds().len());
         let alpha = self.config.policy.settings.alpha();
         let weights = self.weights.clone();
+        let settings = &self.config.policy.settings;
+        let judged = self.reference.season.as_ref().map(|season| season.judge(whole, &self.reference, window, settings, levels.drift));
+        let seasons = judged.unwrap_or_default();
         for column in report.columns.iter().filter(|column| column.role.is_tested()) {
             let own = || report.rows.iter().filter(|row| row.column == column.column && row.verdict.is_some());
             let Some(worst) = column.verdict.and_then(|verdict| own().find(|row| row.verdict == Some(verdict))) else { continue };
             // Half of a column's part of the level is the same for all, half goes by importance.
             let part = 0.5 / weights.len() as f64 + 0.5 * weights.get(&column.column).copied().unwrap_or(0.0);
-            let level = (levels.columns * part).min(alpha);
+            let level = (levels.drift * part).min(alpha);
             let count = own().filter(|row| row.p_value.is_some()).count() as f64;
             let p = own().filter_map(|row| row.p_value).fold(1.0, f64::min) * count;
             let mut verdict = worst.verdict.unwrap_or(Verdict::Insufficient);
@@ -228,6 +231,11 @@ impl Monitor {
             };
             let alarm = bets.get(&column.column).filter(|row| row.reason.is_some());
             let column = column.column.as_str();
+            // Of the whole and the season the one that moved more.
+            let (verdict, worst) = match seasons.get(column) {
+                Some((row, seasonal)) if *seasonal > verdict => (*seasonal, row),
+                _ => (verdict, worst),
+            };
             match alarm {
                 Some(row) if verdict < Verdict::Warning => {
                     let judgement = Judgement { column, verdict: Verdict::Warning, severity: Severity::Ticket, row, cause: cause() };
@@ -241,8 +249,9 @@ impl Monitor {
             }
         }
         rows.extend(bets.into_values());
+        rows.extend(seasons.into_values().map(|(row, _)| row));
         let reference = Arc::clone(&self.reference);
-        for judged in self.segments.close(window, &reference, &self.config.policy.settings, levels.segments) {
+        for judged in self.segments.close(window, &reference, &self.config.policy.settings, levels.drift) {
             if judged.verdict >= Verdict::Warning || self.alerts.has(&judged.name) {
                 let (column, verdict, row) = (judged.name.as_str(), judged.verdict, &judged.row);
                 self.judge(&Judgement { column, verdict, severity: Severity::Ticket, row, cause: None }, window);
