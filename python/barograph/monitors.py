@@ -23,7 +23,7 @@ from barograph.references import Reference
 from barograph.reports import DriftReport, rows_frame
 from barograph.sketches import ExponentialHistogram
 from barograph.snapshots import as_bytes, write_whole
-from barograph.watching import F, Timer, watched
+from barograph.watching import F, Timer, quiet_at_fork, watched
 
 if TYPE_CHECKING:
     import polars as pl
@@ -165,6 +165,7 @@ class Monitor:
         self._autosave = None if autosave is None else Path(autosave)
         self._on_alert = on_alert
         self._telling = threading.Lock()
+        self._busy = quiet_at_fork(self)
         self._told = 0 if on_alert is None else len(json.loads(native.alerts(0)))
         self._failures = 0
         self._timer = None if ticks == "manual" else Timer(self, seconds)
@@ -224,7 +225,9 @@ class Monitor:
         roles = json.dumps({"time": time, "id": id, "score": judged, "latency": latency_seconds, "error": error})
         now = clock.time_ns()
         for part in parts(frame if self._privacy is None else self._privacy.frame(frame)):
-            self._native.observe(part if prediction is None else self._with_prediction(part, prediction), roles, now)
+            named = part if prediction is None else self._with_prediction(part, prediction)
+            with self._busy:
+                self._native.observe(named, roles, now)
         if self._timer is not None:
             self._timer.awake()
 
@@ -278,11 +281,13 @@ class Monitor:
             names = getattr(part, "columns", None)
             if time is not None and names is not None and time not in names:
                 raise InvalidArgumentError(f"`time` names column {time!r}, which the frame has not", f"it has {', '.join(names)}")
-            self._native.label(part, id, label)
+            with self._busy:
+                self._native.label(part, id, label)
 
     def tick(self, now: datetime | None = None) -> None:
         """Closes every window that ends at or before `now` and judges it; tells `on_alert`, and saves to `autosave`."""
-        self._native.tick(clock.time_ns() if now is None else _instant(now))
+        with self._busy:
+            self._native.tick(clock.time_ns() if now is None else _instant(now))
         if self._on_alert is not None:
             self._tell(self._on_alert)
         if self._autosave is not None:
@@ -301,7 +306,8 @@ class Monitor:
 
     def snapshot(self) -> bytes:
         """Everything the monitor knows, its reference included; equal monitors give equal bytes. No raw rows."""
-        return self._native.to_bytes()
+        with self._busy:
+            return self._native.to_bytes()
 
     @classmethod
     def restore(
@@ -333,7 +339,8 @@ class Monitor:
 
     def summary(self, start: datetime, end: datetime) -> Summary | None:
         """Numbers and drift of the tiles that begin in `[start, end)`; None without events."""
-        text = self._native.summary(_instant(start), _instant(end))
+        with self._busy:
+            text = self._native.summary(_instant(start), _instant(end))
         if text is None:
             return None
         fields = json.loads(text)

@@ -18,14 +18,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Privacy"]
 
-Rule: TypeAlias = str | Sequence[float]
+Rule: TypeAlias = str | int | Sequence[float] | frozenset[str]
+RARE = "(rare)"
+"""What names are called that are not common enough to be kept."""
 
 
 class Privacy:
     """What happens to columns before they are counted, on every way in.
 
     columns: by name, "drop" (the column is not there), "hash" (16 hexadecimal digits of BLAKE2b with `key`, the same for equal values:
-    names can be counted, compared and joined, not read), or the edges of buckets (a number becomes a name such as "(18, 65]"). Nulls
+    names can be counted, compared and joined, not read), the edges of buckets (a number becomes a name such as "(18, 65]"), or a whole
+    number: names that come less often than that in the frame given to `fit` become "(rare)", there and ever after. Nulls
     stay null. key: 16 to 64 bytes, kept by you: it enters no profile, reference or snapshot; with another key nothing compares.
 
     `bg.profile(privacy.frame(df))`, `bg.Reference(privacy.frame("rows.parquet"))`, `bg.compare(reference, privacy.frame(df))`; a monitor
@@ -43,7 +46,10 @@ class Privacy:
             if isinstance(rule, str):
                 if rule not in ("drop", "hash"):
                     raise InvalidArgumentError(f'the rule of {name!r} must be "drop", "hash" or edges, got {rule!r}')
-            else:
+            elif isinstance(rule, int):
+                if isinstance(rule, bool) or rule < 2:
+                    raise InvalidArgumentError(f"the least count of {name!r} must be a whole number of at least 2, got {rule!r}")
+            elif not isinstance(rule, frozenset):
                 edges = list(rule)
                 fine = edges and all(isinstance(edge, int | float) and math.isfinite(edge) for edge in edges)
                 if not fine or any(a >= b for a, b in itertools.pairwise(edges)):
@@ -54,8 +60,31 @@ class Privacy:
             raise InvalidArgumentError(
                 f"`key` must be 16 to 64 bytes where columns are hashed, got {got}", "make one by `secrets.token_bytes(32)`"
             )
-        self.columns: dict[str, Rule] = {name: rule if isinstance(rule, str) else tuple(rule) for name, rule in columns.items()}
+        plain = (str, int, frozenset)
+        self.columns: dict[str, Rule] = {name: rule if isinstance(rule, plain) else tuple(rule) for name, rule in columns.items()}
         self._key = key
+
+    def fit(self, frame: Frame) -> Privacy:
+        """The same with the names that are common enough in this frame, which is read once; the other rules need no fitting.
+
+        >>> Privacy({"city": 3}).fit({"city": ["Bonn"] * 5 + ["Ulm"]}).row({"city": "Ulm"})
+        {'city': '(rare)'}
+        """
+        import polars as pl
+
+        least = {name: rule for name, rule in self.columns.items() if isinstance(rule, int)}
+        counts: dict[str, dict[str, int]] = {name: {} for name in least}
+        for part in parts(frame):
+            read = part if isinstance(part, pl.DataFrame) else pl.DataFrame(part)
+            for name in least:
+                if name not in read.columns:
+                    raise InvalidArgumentError(
+                        f"`columns` names {name!r}, which the frame has not", f"it has {', '.join(read.columns[:20])}"
+                    )
+                for value, count in read[name].drop_nulls().value_counts().iter_rows():
+                    counts[name][_text(value)] = counts[name].get(_text(value), 0) + count
+        kept = {name: frozenset(value for value, count in counts[name].items() if count >= least[name]) for name in least}
+        return Privacy({**self.columns, **kept}, self._key)
 
     def frame(self, frame: Frame) -> _Private:
         """The frame as it may be counted; nothing is read yet, files are streamed."""
@@ -68,15 +97,28 @@ class Privacy:
             rule = self.columns[name]
             if rule == "drop":
                 del out[name]
-            elif rule == "hash":
-                out[name] = None if out[name] is None else self._hashed(out[name])
-            else:
-                out[name] = _bucket(out[name], rule)
+            elif out[name] is not None:
+                out[name] = self._changed(name, out[name], rule)
         return out
+
+    def _changed(self, name: str, value: Any, rule: Rule) -> str | None:
+        """A value that is not null as it may be counted."""
+        if rule == "hash":
+            return self._hashed(value)
+        if isinstance(rule, frozenset):
+            text = _text(value)
+            return text if text in rule else RARE
+        if isinstance(rule, int | str):
+            raise InvalidArgumentError(f"which names of {name!r} are common is not known yet", "use `privacy.fit(frame)`")
+        return _bucket(value, rule)
 
     def describe(self) -> str:
         """The rules without the key, as JSON."""
-        return json.dumps({name: rule if isinstance(rule, str) else list(rule) for name, rule in sorted(self.columns.items())})
+
+        def plain(rule: Rule) -> Any:
+            return {"names": sorted(rule)} if isinstance(rule, frozenset) else rule if isinstance(rule, str | int) else list(rule)
+
+        return json.dumps({name: plain(rule) for name, rule in sorted(self.columns.items())})
 
     def _hashed(self, value: Any) -> str:
         text = repr(float(value)) if isinstance(value, float) and not float(value).is_integer() else _text(value)
@@ -98,7 +140,7 @@ class Privacy:
             # Each different value once: the rest is a look-up.
             values = frame[name].unique()
             old = values.to_list()
-            new = [None if value is None else self._hashed(value) if rule == "hash" else _bucket(value, rule) for value in old]
+            new = [None if value is None else self._changed(name, value, rule) for value in old]
             if frame[name].dtype.is_nested():
                 raise FrameError(f"column {name!r} of type {frame[name].dtype} can be dropped, not hashed or put into buckets")
             frame = frame.with_columns(frame[name].replace_strict(values, pl.Series(new, dtype=pl.String), return_dtype=pl.String))

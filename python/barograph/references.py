@@ -27,8 +27,9 @@ class Reference:
     stand alone; one made from a profile takes the cells of its histogram instead. With a column of times (role "time") it also
     learns how much rows of one window resemble each other, see `dependence`. schema: kinds and roles, inferred if absent. segments:
     columns of names, of which each value (the 100 most frequent; the others as one) gets coarse counts of its own, so that a monitor
-    can watch it; the same as role "segment" in the schema. season: also keep coarse counts by hour of the day or week, day of the week or month of the year
-    (UTC), so that a monitor compares a window with its like; needs a column of times. For either the frame is read once more.
+    can watch it; the same as role "segment" in the schema. season: also keep coarse counts by hour of the day or week, day of the
+    week or month of the year (UTC), so that a monitor compares a window with its like; needs a column of times. For either the frame
+    is read once more.
 
     >>> reference = Reference({"x": list(range(1000))}, bins=100)
     >>> reference.rows, len(reference.id)

@@ -14,9 +14,36 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 if TYPE_CHECKING:
     from barograph.monitors import Monitor
 
-__all__ = ["Call", "F", "Timer", "observe_call", "watched"]
+__all__ = ["Call", "F", "Timer", "observe_call", "quiet_at_fork", "watched"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+_MONITORS: weakref.WeakSet[Monitor] = weakref.WeakSet()
+_HELD: list[threading.RLock] = []
+
+
+def quiet_at_fork(monitor: Monitor) -> threading.RLock:
+    """A lock to hold around what lets other threads run inside the monitor: a fork waits for it, or the child would inherit it locked."""
+    _MONITORS.add(monitor)
+    return threading.RLock()
+
+
+def _before_fork() -> None:
+    for monitor in list(_MONITORS):
+        lock = getattr(monitor, "_busy", None)
+        if lock is not None:
+            lock.acquire()
+            _HELD.append(lock)
+
+
+def _after_fork() -> None:
+    while _HELD:
+        _HELD.pop().release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
 
 
 class Timer:

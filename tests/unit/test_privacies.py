@@ -114,3 +114,24 @@ def test_rules_that_cannot_be_are_refused(columns, key, message):
     with pytest.raises(bg.errors.InvalidArgumentError, match=message) as error:
         bg.Privacy(columns, key)
     assert "short" not in str(error.value)
+
+
+def test_rare_names_are_not_kept():
+    cities = ["Bonn"] * 500 + ["Ulm"] * 300 + ["SECRET village"] * 3 + [None] * 10
+    frame = pl.DataFrame({"city": cities, "x": np.arange(813.0)})
+    rare = bg.Privacy({"city": 20})
+    with pytest.raises(bg.errors.InvalidArgumentError, match="not known yet"):
+        bg.Reference(rare.frame(frame))
+    privacy = rare.fit(frame.lazy())
+    reference = bg.Reference(privacy.frame(frame))
+    assert dict(reference.profile["city"].top_k(9)) == {"Bonn": 500, "Ulm": 300, "(rare)": 3}
+    monitor = bg.Monitor("m", reference=reference, ticks="manual", privacy=privacy)
+    monitor.observe({"city": "SECRET hamlet", "x": 1.0}, time=DAY)
+    monitor.observe_frame(frame.with_columns(at=pl.lit(DAY)), time="at")
+    monitor.tick(DAY + timedelta(hours=1))
+    for data in (monitor.snapshot(), reference.to_bytes(), str(monitor.history()).encode()):
+        assert b"SECRET" not in data
+    with pytest.raises(bg.errors.InvalidArgumentError, match="which the frame has not"):
+        rare.fit({"town": ["Bonn"]})
+    with pytest.raises(bg.errors.InvalidArgumentError, match="at least 2"):
+        bg.Privacy({"city": 1})

@@ -2,11 +2,10 @@
 
 from datetime import UTC, datetime, timedelta
 
+import barograph as bg
 import numpy as np
 import polars as pl
 import pytest
-
-import barograph as bg
 
 START = datetime(2026, 1, 5)
 

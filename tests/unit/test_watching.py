@@ -1,6 +1,9 @@
 """Events one by one, snapshots, watched functions, ticks by themselves."""
 
 import asyncio
+import os
+import signal
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -188,3 +191,60 @@ def test_hostile_snapshots_are_errors_and_no_row_is_in_them():
             bg.Monitor.restore(bytes(broken))
     with pytest.raises(bg.errors.SnapshotError, match="expected a monitor"):
         bg.Monitor.restore(REFERENCE.to_bytes())
+
+
+def test_threads_gather_apart_and_lose_nothing():
+    monitor = bg.Monitor("m", reference=bg.Reference({"x": [float(at % 10) for at in range(1000)]}), ticks="manual")
+    hour = datetime(2026, 1, 5, tzinfo=UTC)
+
+    def work():
+        for at in range(5000):
+            monitor.observe({"x": float(at % 10)}, time=hour)
+            monitor.request(0.01, time=hour, error=at % 10 == 0)
+
+    threads = [threading.Thread(target=work) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        monitor.tick(hour)
+        monitor.counts()
+    summary = monitor.summary(hour, hour + timedelta(hours=1))
+    assert (summary.events, summary.errors) == (100_000, 10_000)
+    assert monitor.latencies().count == 100_000
+
+
+def test_forks_while_other_threads_are_inside():
+    monitor = bg.Monitor("m", reference=bg.Reference({"x": np.random.default_rng(0).normal(size=5000)}), ticks="manual")
+    frame = pl.DataFrame({"x": np.random.default_rng(1).normal(size=200_000)})
+    done = threading.Event()
+
+    def work():
+        while not done.is_set():
+            monitor.observe_frame(frame)
+            monitor.tick()
+            monitor.snapshot()
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(20):
+            child = os.fork()
+            if child == 0:
+                before = monitor.counts()["events"]
+                for _ in range(2000):
+                    monitor.observe({"x": 1.0})
+                monitor.tick()
+                os._exit(0 if monitor.counts()["events"] == before + 2000 else 1)
+            until = time.monotonic() + 20
+            while (found := os.waitpid(child, os.WNOHANG))[0] == 0 and time.monotonic() < until:
+                time.sleep(0.01)
+            if found[0] == 0:
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+            assert found[0] == child, "the child hangs"
+            assert os.waitstatus_to_exitcode(found[1]) == 0
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()

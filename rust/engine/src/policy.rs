@@ -224,7 +224,7 @@ impl Policy {
             days(self.budget.ticket),
             days(self.budget.page),
             crate::bets::TOLERANCE,
-            kinds.iter().map(|kind| format!(", of {kind}")).collect::<String>()
+            kinds.iter().flat_map(|kind| [", of ", kind]).collect::<String>()
         )
     }
 

@@ -1,6 +1,7 @@
 //! The monitor.
 
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use barograph_core::Error;
 use barograph_engine::Monitor;
@@ -11,6 +12,7 @@ use barograph_engine::policy::Policy;
 use barograph_engine::quality::Task;
 use barograph_engine::schema::{Kind, Role};
 use pyo3::prelude::*;
+use pyo3::sync::MutexExt;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyString};
 use serde::Serialize;
 
@@ -37,15 +39,35 @@ struct Field {
 /// Single events on their way, and what was odd about them.
 struct Gathering {
     events: Events,
+    /// Seconds, time, and whether it failed, of calls apart from events.
+    calls: Vec<(f64, i64, Option<bool>)>,
     unknown: u64,
     mistyped: u64,
 }
 
+/// Threads gather apart, as far as there are places.
+const PLACES: usize = 16;
+/// A thread hands its events on when it has gathered enough, but waits for nobody until it has this many times as much.
+const PATIENCE: usize = 64;
+
 #[pyclass(name = "Monitor", module = "barograph._barograph", frozen, weakref)]
 struct PyMonitor {
+    /// Locked before any gathering, never after one.
     inner: Mutex<Monitor>,
-    gathering: Mutex<Gathering>,
+    gathering: [Mutex<Gathering>; PLACES],
     fields: Vec<Field>,
+}
+
+/// The place of this thread.
+fn place() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local!(static MINE: usize = NEXT.fetch_add(1, Ordering::Relaxed) % PLACES);
+    MINE.with(|mine| *mine)
+}
+
+/// A lock that is waited for without keeping other Python threads from running.
+fn held<'a, T>(py: Python<'_>, mutex: &'a Mutex<T>) -> MutexGuard<'a, T> {
+    mutex.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner)
 }
 
 impl PyMonitor {
@@ -54,17 +76,33 @@ impl PyMonitor {
         let fields = schema.columns.iter();
         let fields =
             fields.map(|column| Field { name: PyString::new(py, &column.name).unbind(), kind: column.kind, role: column.role }).collect();
-        let gathering = Gathering { events: Events::new(&schema), unknown: 0, mistyped: 0 };
-        Self { inner: Mutex::new(monitor), gathering: Mutex::new(gathering), fields }
+        let gathering =
+            std::array::from_fn(|_| Mutex::new(Gathering { events: Events::new(&schema), calls: Vec::new(), unknown: 0, mistyped: 0 }));
+        Self { inner: Mutex::new(monitor), gathering, fields }
+    }
+
+    /// Hands on what was gathered if it is enough; while a window closes nobody waits for that.
+    fn hand_on(&self, py: Python<'_>, len: usize) -> PyResult<()> {
+        let free = || !matches!(self.inner.try_lock(), Err(TryLockError::WouldBlock));
+        if len >= GATHERED * PATIENCE || len >= GATHERED && free() {
+            drop(self.current(py)?);
+        }
+        Ok(())
     }
 
     /// Hands on what was gathered: whoever looks at the monitor has to see it.
-    fn current(&self) -> PyResult<std::sync::MutexGuard<'_, Monitor>> {
-        let mut gathering = lock(&self.gathering);
-        let mut monitor = lock(&self.inner);
-        if !gathering.events.is_empty() {
-            let (batch, marks) = gathering.events.take().raise()?;
-            monitor.add(&batch, &marks).raise()?;
+    fn current(&self, py: Python<'_>) -> PyResult<MutexGuard<'_, Monitor>> {
+        let mut monitor = held(py, &self.inner);
+        for gathering in &self.gathering {
+            let mut gathering = held(py, gathering);
+            for (seconds, time, failed) in std::mem::take(&mut gathering.calls) {
+                monitor.call(seconds, time, failed).raise()?;
+            }
+            if !gathering.events.is_empty() {
+                let (batch, marks) = gathering.events.take().raise()?;
+                drop(gathering);
+                monitor.add(&batch, &marks).raise()?;
+            }
         }
         Ok(monitor)
     }
@@ -117,54 +155,54 @@ impl PyMonitor {
     }
 
     fn to_bytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
-        let monitor = self.current()?.clone();
+        let monitor = self.current(py)?.clone();
         let bytes = py.detach(|| monitor.to_bytes()).raise()?;
         Ok(PyBytes::new(py, &bytes))
     }
 
     #[getter]
-    fn name(&self) -> String {
-        lock(&self.inner).name().to_owned()
+    fn name(&self, py: Python<'_>) -> String {
+        held(py, &self.inner).name().to_owned()
     }
 
     /// Length of a window in nanoseconds.
     #[getter]
-    fn window(&self) -> i64 {
-        lock(&self.inner).policy().window.0
+    fn window(&self, py: Python<'_>) -> i64 {
+        held(py, &self.inner).policy().window.0
     }
 
     #[getter]
-    fn task(&self) -> &'static str {
-        match lock(&self.inner).task() {
+    fn task(&self, py: Python<'_>) -> &'static str {
+        match held(py, &self.inner).task() {
             Task::Binary => "binary",
             Task::Regression => "regression",
         }
     }
 
     #[getter]
-    fn privacy(&self) -> Option<String> {
-        lock(&self.inner).privacy().map(str::to_owned)
+    fn privacy(&self, py: Python<'_>) -> Option<String> {
+        held(py, &self.inner).privacy().map(str::to_owned)
     }
 
     /// What it promises about false alerts, in words.
-    fn promise(&self) -> String {
-        lock(&self.inner).promise()
+    fn promise(&self, py: Python<'_>) -> String {
+        held(py, &self.inner).promise()
     }
 
     /// What its user states, as JSON.
-    fn policy(&self) -> PyResult<String> {
-        json(lock(&self.inner).policy())
+    fn policy(&self, py: Python<'_>) -> PyResult<String> {
+        json(held(py, &self.inner).policy())
     }
 
     #[getter]
-    fn reference(&self) -> PyReference {
-        PyReference { inner: lock(&self.inner).reference().clone() }
+    fn reference(&self, py: Python<'_>) -> PyReference {
+        PyReference { inner: held(py, &self.inner).reference().clone() }
     }
 
     /// `roles` is JSON: time, id, score, latency, error.
-    fn observe(&self, frame: &Bound<'_, PyAny>, roles: &str, now: i64) -> PyResult<()> {
+    fn observe(&self, py: Python<'_>, frame: &Bound<'_, PyAny>, roles: &str, now: i64) -> PyResult<()> {
         let roles: Roles = serde_json::from_str(roles).map_err(|error| raised(&Error::invalid(error.to_string())))?;
-        drop(self.current()?);
+        drop(self.current(py)?);
         for_each_batch(frame, |batch| lock(&self.inner).observe(batch, &roles, now))
     }
 
@@ -183,7 +221,7 @@ impl PyMonitor {
     ) -> PyResult<()> {
         let py = row.py();
         let id = key(id)?;
-        let mut gathering = lock(&self.gathering);
+        let mut gathering = held(py, &self.gathering[place()]);
         gathering.events.begin(time, id, score, latency, error);
         let mut found = 0;
         for (column, field) in self.fields.iter().enumerate() {
@@ -203,76 +241,78 @@ impl PyMonitor {
             gathering.events.field(column, known.unwrap_or(Value::Null));
         }
         gathering.unknown += row.len().saturating_sub(found) as u64;
-        let full = gathering.events.len() >= GATHERED;
+        let len = gathering.events.len();
         drop(gathering);
-        if full {
-            drop(self.current()?);
-        }
-        Ok(())
+        self.hand_on(py, len)
     }
 
     /// One call's latency; with `failed` a request of its own, without it one of events given apart.
     #[pyo3(signature = (seconds, time, failed))]
-    fn call(&self, seconds: f64, time: i64, failed: Option<bool>) -> PyResult<()> {
-        lock(&self.inner).call(seconds, time, failed).raise()
+    fn call(&self, py: Python<'_>, seconds: f64, time: i64, failed: Option<bool>) -> PyResult<()> {
+        let mut gathering = held(py, &self.gathering[place()]);
+        gathering.calls.push((seconds, time, failed));
+        let len = gathering.calls.len();
+        drop(gathering);
+        self.hand_on(py, len)
     }
 
-    fn deploy(&self, version: &str, time: i64, until: i64) -> PyResult<()> {
-        self.current()?.deploy(version, time, until);
+    fn deploy(&self, py: Python<'_>, version: &str, time: i64, until: i64) -> PyResult<()> {
+        self.current(py)?.deploy(version, time, until);
         Ok(())
     }
 
-    fn label(&self, frame: &Bound<'_, PyAny>, id: &str, label: &str) -> PyResult<()> {
-        drop(self.current()?);
+    fn label(&self, py: Python<'_>, frame: &Bound<'_, PyAny>, id: &str, label: &str) -> PyResult<()> {
+        drop(self.current(py)?);
         for_each_batch(frame, |batch| lock(&self.inner).label(batch, id, label))
     }
 
     fn tick(&self, py: Python<'_>, now: i64) -> PyResult<()> {
-        drop(self.current()?);
+        drop(self.current(py)?);
         py.detach(|| lock(&self.inner).tick(now)).raise()
     }
 
     /// JSON, or None without events.
     fn summary(&self, py: Python<'_>, start: i64, end: i64) -> PyResult<Option<String>> {
-        drop(self.current()?);
+        drop(self.current(py)?);
         let summary = py.detach(|| lock(&self.inner).summary(start, end)).raise()?;
         summary.as_ref().map(json).transpose()
     }
 
-    fn history(&self, since: i64) -> PyResult<String> {
-        let monitor = lock(&self.inner);
+    fn history(&self, py: Python<'_>, since: i64) -> PyResult<String> {
+        let monitor = held(py, &self.inner);
         json(&monitor.history(since).collect::<Vec<_>>())
     }
 
     /// Start and end of the window that closed last.
-    fn last_window(&self) -> Option<(i64, i64)> {
-        lock(&self.inner).last_window()
+    fn last_window(&self, py: Python<'_>) -> Option<(i64, i64)> {
+        held(py, &self.inner).last_window()
     }
 
     /// Name and severity, as JSON.
-    fn open_alerts(&self) -> PyResult<String> {
-        json(&lock(&self.inner).open_alerts())
+    fn open_alerts(&self, py: Python<'_>) -> PyResult<String> {
+        json(&held(py, &self.inner).open_alerts())
     }
 
     /// Changes of alerts, without the first ones.
-    fn alerts(&self, without: usize) -> PyResult<String> {
-        json(lock(&self.inner).alerts().get(without..).unwrap_or_default())
+    fn alerts(&self, py: Python<'_>, without: usize) -> PyResult<String> {
+        json(held(py, &self.inner).alerts().get(without..).unwrap_or_default())
     }
 
-    fn latencies(&self, start: i64, end: i64) -> PyResult<Option<PyExponentialHistogram>> {
-        let found = self.current()?.latencies(start, end).raise()?;
+    fn latencies(&self, py: Python<'_>, start: i64, end: i64) -> PyResult<Option<PyExponentialHistogram>> {
+        let found = self.current(py)?.latencies(start, end).raise()?;
         Ok(found.map(PyExponentialHistogram::around))
     }
 
     /// Latencies since the monitor began.
-    fn lifetime(&self) -> PyResult<PyExponentialHistogram> {
-        Ok(PyExponentialHistogram::around(self.current()?.lifetime().clone()))
+    fn lifetime(&self, py: Python<'_>) -> PyResult<PyExponentialHistogram> {
+        Ok(PyExponentialHistogram::around(self.current(py)?.lifetime().clone()))
     }
 
-    fn counts(&self) -> PyResult<Vec<(&'static str, u64)>> {
-        let mut counts = self.current()?.counts().to_vec();
-        let gathering = lock(&self.gathering);
-        counts.extend([("unknown_fields", gathering.unknown), ("mistyped_fields", gathering.mistyped)]);
+    fn counts(&self, py: Python<'_>) -> PyResult<Vec<(&'static str, u64)>> {
+        let mut counts = self.current(py)?.counts().to_vec();
+        let odd = self.gathering.iter().map(|gathering| held(py, gathering)).map(|gathering| (gathering.unknown, gathering.mistyped));
+        let (unknown, mistyped) = odd.fold((0, 0), |sum, odd| (sum.0 + odd.0, sum.1 + odd.1));
+        counts.extend([("unknown_fields", unknown), ("mistyped_fields", mistyped)]);
         Ok(counts)
     }
 }
