@@ -257,6 +257,15 @@ class Monitor:
         start = clock.time_ns() if time is None else _instant(time)
         self._native.deploy(str(version), start, start + _nanoseconds("mute", mute))
 
+    def merge(self, other: Monitor) -> None:
+        """Adds what the monitor of another worker has observed and been told, once; it must be made alike, and must not have ticked.
+
+        Workers observe with `ticks="manual"` and hand over `snapshot()`; the one that all are merged into ticks. Its windows, metrics
+        and alerts are those of one monitor that saw everything.
+        """
+        with self._busy:
+            self._native.merge(other._native)
+
     @contextmanager
     def timed(self) -> Iterator[None]:
         """Measures the latency of its block."""

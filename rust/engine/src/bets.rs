@@ -156,6 +156,16 @@ impl Bets {
         Ok(())
     }
 
+    /// Adds another's moments of the same columns, those that begin at or after `closed`.
+    pub(crate) fn merge(&mut self, other: &Self, closed: i64) {
+        for (moment, theirs) in other.moments.range(closed..) {
+            let mine = self.moments.entry(*moment).or_insert_with(|| theirs.iter().map(|counts| vec![0; counts.len()]).collect());
+            mine.iter_mut().flatten().zip(theirs.iter().flatten()).for_each(|(to, from)| *to += from);
+        }
+        self.forgotten += other.forgotten;
+        self.keep_within();
+    }
+
     fn keep_within(&mut self) {
         while self.moments.len() > self.most {
             self.moments.pop_first();

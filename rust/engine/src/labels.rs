@@ -57,6 +57,15 @@ impl LabelJoin {
         None
     }
 
+    /// Takes another's events and labels; the predictions that met their label.
+    pub fn merge(&mut self, other: &Self) -> Vec<(Prediction, f64)> {
+        let events = other.events.iter().filter_map(|(id, prediction)| self.event(*id, *prediction).map(|label| (*prediction, label)));
+        let mut joined: Vec<(Prediction, f64)> = events.collect();
+        joined.extend(other.labels.iter().filter_map(|(id, label)| self.label(*id, *label).map(|prediction| (prediction, *label))));
+        self.dropped += other.dropped;
+        joined
+    }
+
     /// Appends the join to a snapshot, ids in order.
     pub fn encode(&self, writer: &mut Writer) {
         let id = |writer: &mut Writer, id: u128| {

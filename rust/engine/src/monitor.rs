@@ -3,6 +3,7 @@
 //! Deterministic: windows close in [`Monitor::tick`] alone, and nothing depends on how events were batched.
 
 mod closing;
+mod merging;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -80,6 +80,18 @@ impl Pulse {
         }
     }
 
+    /// Adds another's minutes.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        for (start, theirs) in &other.minutes {
+            let Some(mine) = self.minute(*start) else { continue };
+            mine.events += theirs.events;
+            mine.calls += theirs.calls;
+            mine.errors += theirs.errors;
+            mine.slow.resize(mine.slow.len().max(theirs.slow.len()), 0);
+            mine.slow.iter_mut().zip(&theirs.slow).for_each(|(to, from)| *to += from);
+        }
+    }
+
     /// Counts of the minutes that begin in `[start, end)`.
     pub(crate) fn total(&self, start: i64, end: i64) -> Total {
         let mut out = Total::default();

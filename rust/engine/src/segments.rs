@@ -68,6 +68,17 @@ impl Segments {
         Ok(())
     }
 
+    /// Adds another's counts of the same segments, of tiles that begin at or after `closed`.
+    pub(crate) fn merge(&mut self, other: &Self, closed: i64) {
+        for (start, theirs) in other.tiles.range(closed..) {
+            match self.tiles.get_mut(start) {
+                Some(mine) => mine.iter_mut().zip(theirs).for_each(|(mine, theirs)| mine.merge(theirs)),
+                None => drop(self.tiles.insert(*start, theirs.clone())),
+            }
+        }
+        self.forgotten += other.forgotten;
+    }
+
     /// Judges the segments of a closed window and forgets their counts; every test has this level.
     pub(crate) fn close(&mut self, (start, end): (i64, i64), reference: &Reference, settings: &Settings, share: f64) -> Vec<Judged> {
         let later = self.tiles.split_off(&end);

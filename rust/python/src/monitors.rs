@@ -256,6 +256,12 @@ impl PyMonitor {
         self.hand_on(py, len)
     }
 
+    fn merge(&self, py: Python<'_>, other: &Self) -> PyResult<()> {
+        let theirs = other.current(py)?.clone();
+        let mut mine = self.current(py)?;
+        mine.merge(&theirs).raise()
+    }
+
     fn deploy(&self, py: Python<'_>, version: &str, time: i64, until: i64) -> PyResult<()> {
         self.current(py)?.deploy(version, time, until);
         Ok(())
