@@ -64,13 +64,14 @@ class Monitor:
     """Watches one model: drift against its reference, latency, accuracy from labels that come late.
 
     reference: what inputs are compared with. window: how long a window is, such as "1h", "1d", "1w"; windows are half-open, align to
-    the UTC epoch, weeks to Monday, and close in `tick` alone. task: "binary" judges `score` by labels of 0 and 1, "regression" a
+    the UTC epoch, weeks to Monday, and close in `tick` alone. task: "binary" judges `score` by labels of 0 and 1, "multiclass" the
+    `prediction` (or the largest of the probabilities in `score`) by labels that are among `classes`, at most 100 of them, "regression" a
     `prediction` that is a number by labels that are numbers. rules: besides drift, mappings such as
 
-    - `{"metric": "roc_auc", "below": 0.6}`; metrics: those of the task (roc_auc, average_precision, log_loss, brier; mae, rmse, r2,
-      bias), latency_p50, latency_p99 (seconds), error_rate, missing_labels (shares),
-      events (of a window: below a limit, silence is an alert). Optional: severity ("page" or "ticket"), k and of (windows beyond the
-      limit, of the last so many), cooldown (such as "6h": no new alert so soon after the last one);
+    - `{"metric": "roc_auc", "below": 0.6}`; metrics: those of the task (roc_auc, average_precision, log_loss, brier; accuracy,
+      balanced_accuracy, f1_macro, roc_auc_ovr; mae, rmse, r2, bias), latency_p50, latency_p99 (seconds), error_rate,
+      missing_labels (shares), events (of a window: below a limit, silence is an alert). Optional: severity ("page" or "ticket"), k
+      and of (windows beyond the limit, of the last so many), cooldown (such as "6h": no new alert so soon after the last one);
     - `{"slo": "latency", "threshold": 0.2, "objective": 0.99}` or `{"slo": "errors", "objective": 0.999}`: a page when the budget of bad
       calls burns 14.4 times too fast over 1 h and 5 min, or 6 times over 6 h and 30 min, a ticket at once over 3 d and 6 h;
     - `{"metric": "rmse", "detector": "cusum"}`: a detector (adwin, cusum, ewma) watches the metric from window to window.
@@ -104,7 +105,8 @@ class Monitor:
         reference: Reference,
         policy: str | Path | Mapping[str, Any] | None = None,
         window: str | timedelta | None = None,
-        task: Literal["binary", "regression"] | None = None,
+        task: Literal["binary", "multiclass", "regression"] | None = None,
+        classes: Sequence[Any] | None = None,
         rules: Sequence[Mapping[str, Any]] | None = None,
         confidence: float | None = None,
         budget: str | timedelta | Mapping[str, str | timedelta] | None = None,
@@ -124,7 +126,7 @@ class Monitor:
             known = ", ".join(reference.segments) or "no segments"
             hint = f"it has {known}; make it by `Reference(frame, segments=[{missing!r}])`"
             raise InvalidArgumentError(f"`segments` names {missing!r}, which the reference has no segments of", hint)
-        stated = _stated(window, task, rules, confidence, budget, importance, lateness, memory)
+        stated = _stated(window, task, classes, rules, confidence, budget, importance, lateness, memory)
         if policy is not None and stated:
             raise InvalidArgumentError(f"`policy` and `{next(iter(stated))}` both given", "a policy file states all of it")
         text = json.dumps(stated) if policy is None else read_policy(policy, name)
@@ -162,10 +164,13 @@ class Monitor:
         self._native = native
         self._observe_one = native.observe_one
         self._regression = native.task == "regression"
+        classes = json.loads(native.policy())["classes"]
+        self._classes = {name: float(at) for at, name in enumerate(classes)}
         self._autosave = None if autosave is None else Path(autosave)
         self._on_alert = on_alert
         self._telling = threading.Lock()
         self._busy = quiet_at_fork(self)
+        self._versions: set[str] = set()
         self._told = 0 if on_alert is None else len(json.loads(native.alerts(0)))
         self._failures = 0
         self._timer = None if ticks == "manual" else Timer(self, seconds)
@@ -180,17 +185,18 @@ class Monitor:
         row: Mapping[str, Any],
         *,
         prediction: Any = None,
-        score: float | None = None,
+        score: float | Sequence[float] | None = None,
         latency_seconds: float | None = None,
         id: int | str | None = None,
         time: datetime | None = None,
         error: bool = False,
+        version: str | None = None,
     ) -> None:
         """Adds one event: a mapping of the reference's columns to values. About 1 us.
 
         time: naive ones are UTC; without it, now. prediction, score: they also fill the reference's columns of these roles. A column that
         the row lacks is null; a field that is no column, and a value of another kind than its column (then null), are counted.
-        error: the call failed.
+        error: the call failed. version: of the model; a new one is a deploy in the history.
         """
         if type(row) is not dict:
             if not isinstance(row, Mapping):
@@ -199,10 +205,25 @@ class Monitor:
         if self._privacy is not None:
             row = self._privacy.row(row)
         now = clock.time_ns() if time is None else _instant(time)
-        judged = prediction if self._regression and score is None else score
-        self._observe_one(row, now, id, prediction, judged, latency_seconds, error)
+        if version is not None and version not in self._versions:
+            self._versions.add(version)
+            self._native.version(str(version), now)
+        chances: list[float] | None = None
+        judged: Any = prediction if self._regression and score is None else score
+        if self._classes:
+            prediction, judged, chances = self._of_classes(prediction, score)
+        self._observe_one(row, now, id, prediction, judged, chances, latency_seconds, error)
         if self._timer is not None:
             self._timer.awake()
+
+    def _of_classes(self, prediction: Any, score: Any) -> tuple[Any, float | None, list[float] | None]:
+        """Name and position of the class, and the probabilities, if they are one per class and in [0, 1]."""
+        chances = None if score is None else [float(chance) for chance in score]
+        if chances is not None and (len(chances) != len(self._classes) or not all(0.0 <= chance <= 1.0 for chance in chances)):
+            raise InvalidArgumentError(f"`score` must be {len(self._classes)} probabilities, one per class, got {score!r}")
+        if prediction is None and chances:
+            prediction = list(self._classes)[chances.index(max(chances))]
+        return prediction, None if prediction is None else self._classes.get(_class(prediction)), chances
 
     def observe_frame(
         self,
@@ -211,25 +232,44 @@ class Monitor:
         time: str | None = None,
         id: str | None = None,
         prediction: str | None = None,
-        score: str | None = None,
+        score: str | Sequence[str] | None = None,
         latency_seconds: str | None = None,
         error: str | None = None,
+        version: str | None = None,
     ) -> None:
         """Adds a frame of events, columns of the reference by name; the arguments name columns.
 
         time: naive ones are UTC; without it, or where it is null, now. id: integers or strings, what labels are joined by. score: of
-        the positive class, in [0, 1]. prediction: a column of another name than the reference's. error: true or not 0 where the
-        call failed. Raises InvalidArgumentError for a name that the frame has not.
+        the positive class, in [0, 1]; of several classes the columns of their probabilities, in order. prediction: a column of another
+        name than the reference's. error: true or not 0 where the call failed. version: a new
+        one is a deploy in the history. Raises InvalidArgumentError for a name that the frame
+        has not.
         """
-        judged = prediction if self._regression and score is None else score
-        roles = json.dumps({"time": time, "id": id, "score": judged, "latency": latency_seconds, "error": error})
+        chances: list[str] = []
+        judged: Any = prediction if self._regression and score is None else score
+        if self._classes:
+            judged, chances = prediction, [] if score is None else [score] if isinstance(score, str) else list(score)
+        roles = json.dumps({"time": time, "id": id, "score": judged, "chances": chances, "latency": latency_seconds, "error": error})
         now = clock.time_ns()
         for part in parts(frame if self._privacy is None else self._privacy.frame(frame)):
             named = part if prediction is None else self._with_prediction(part, prediction)
+            if version is not None:
+                self._see_versions(named, version, time, now)
             with self._busy:
                 self._native.observe(named, roles, now)
         if self._timer is not None:
             self._timer.awake()
+
+    def _see_versions(self, part: Any, version: str, time: str | None, now: int) -> None:
+        import polars as pl
+
+        frame = pl.DataFrame(part)
+        if version not in frame.columns:
+            raise InvalidArgumentError(f"`version` names column {version!r}, which the frame has not")
+        first = frame.drop_nulls(version).unique(version, keep="first", maintain_order=True)
+        times = first[time].cast(pl.Datetime("ns")).to_physical() if time is not None else [now] * first.height
+        for name, at in zip(first[version], times, strict=True):
+            self._native.version(str(name), now if at is None else at)
 
     def _with_prediction(self, part: Any, prediction: str) -> pl.DataFrame:
         """The predictions under the name that the reference has for them."""
@@ -282,9 +322,10 @@ class Monitor:
             self._timer.awake()
 
     def label(self, frame: Frame, *, id: str, label: str, time: str | None = None) -> None:
-        """Adds labels (0 or 1, or numbers for a regression) by event id: late, early, in any order. The first label of an event counts.
+        """Adds labels by event id: 0 or 1, classes, or numbers for a regression; late, early, in any order.
 
-        time: the column of arrival times, checked and not used yet: labels count from when they are given.
+        The first label of an event counts. time: the column of arrival times, checked and not used yet: labels count from when they
+        are given.
         """
         for part in parts(frame):
             names = getattr(part, "columns", None)
@@ -433,6 +474,7 @@ def read_policy(policy: str | Path | Mapping[str, Any], model: str) -> str:
 def _stated(
     window: str | timedelta | None,
     task: str | None,
+    classes: Sequence[Any] | None,
     rules: Sequence[Mapping[str, Any]] | None,
     confidence: float | None,
     budget: str | timedelta | Mapping[str, str | timedelta] | None,
@@ -449,6 +491,7 @@ def _stated(
     stated = {
         "window": None if window is None else _length("window", window),
         "task": task,
+        "classes": None if classes is None else [_class(one) for one in classes],
         "rules": None if rules is None else [_rule(rule) for rule in rules],
         "settings": None if confidence is None else {"confidence": confidence},
         "budget": budget,
@@ -469,6 +512,14 @@ def _rule(rule: Mapping[str, Any]) -> dict[str, Any]:
     if "cooldown" in fields:
         fields["cooldown"] = _length("cooldown", fields["cooldown"])
     return fields
+
+
+def _class(name: Any) -> str:
+    """A class as text: whole numbers and booleans as Arrow's columns of them are read."""
+    if isinstance(name, bool):
+        return str(name).lower()
+    item = getattr(name, "item", None)
+    return str(item() if item is not None else name)
 
 
 def _length(argument: str, length: str | timedelta) -> str:

@@ -272,6 +272,21 @@ def test_rules_that_cannot_be_are_refused(rule, message):
         bg.Monitor("m", reference=REFERENCE, rules=[rule])
 
 
+def test_a_new_version_is_a_deploy():
+    frame = rows(100, 1).with_columns(version=pl.when(pl.int_range(100) < 60).then(pl.lit("v1")).otherwise(pl.lit("v2")))
+    many, one = watched([]), watched([])
+    many.observe_frame(frame, time="at", version="version")
+    for row in frame.iter_rows(named=True):
+        one.observe({"x": row["x"], "score": row["score"]}, time=row["at"], version=row["version"])
+    one = bg.Monitor.restore(one.snapshot())
+    for monitor in (many, one):
+        monitor.observe({"x": 1.0}, time=DAY, version="v2")
+        found = monitor.history().filter(method="deploy")
+        assert found["reason"].to_list() == ['version "v1" deployed', 'version "v2" deployed']
+    with pytest.raises(bg.errors.InvalidArgumentError, match="`version` names"):
+        many.observe_frame(frame, version="nothing")
+
+
 def test_two_rules_on_one_metric_are_refused():
     rules = [{"metric": "events", "below": 1}, {"metric": "events", "above": 9}]
     with pytest.raises(bg.errors.InvalidArgumentError, match="two rules on events"):
@@ -326,6 +341,58 @@ def test_a_monitor_keeps_to_its_memory_and_counts_what_it_gave_up():
     for bad in (1000, "256MB", 1.5):
         with pytest.raises(bg.errors.InvalidArgumentError, match="memory"):
             bg.Monitor("m", reference=REFERENCE, memory=bad)
+
+
+def test_the_metrics_of_several_classes_are_scikit_learns():
+    from sklearn import metrics
+
+    rng = np.random.default_rng(11)
+    names, n = ["cat", "dog", "fish"], 3000
+    truth = rng.integers(0, 3, n)
+    chances = rng.dirichlet([1, 1, 1], n) * 0.6
+    chances[np.arange(n), truth] += 0.4 * rng.random(n)
+    chances /= chances.sum(axis=1, keepdims=True)
+    guess = chances.argmax(axis=1)
+    frame = pl.DataFrame(
+        {
+            "x": rng.normal(size=n),
+            "guess": [names[at] for at in guess],
+            "id": np.arange(n),
+            "at": [DAY.replace(tzinfo=None)] * n,
+            "y": [names[at] for at in truth],
+        }
+    ).with_columns(pl.Series(f"p_{name}", chances[:, at]) for at, name in enumerate(names))
+    reference = bg.Reference(frame.select("x", prediction="guess"))
+    made = {"reference": reference, "window": "1d", "ticks": "manual", "task": "multiclass", "classes": names}
+    rules = [{"metric": "accuracy", "below": 0.99}]
+    many, one = bg.Monitor("pets", **made, rules=rules), bg.Monitor("pets", **made, rules=rules)
+    many.observe_frame(frame, time="at", id="id", prediction="guess", score=[f"p_{name}" for name in names])
+    one.label(frame[:2000], id="id", label="y")
+    for row, chance in zip(frame.iter_rows(named=True), chances, strict=True):
+        one.observe({"x": row["x"]}, time=row["at"], id=row["id"], score=chance)
+    one = bg.Monitor.restore(one.snapshot())
+    one.label(frame[2000:], id="id", label="y")
+    many.label(frame, id="id", label="y")
+    found = many.summary(DAY, DAY + timedelta(days=1)).metrics
+    assert found["accuracy"].value == pytest.approx(metrics.accuracy_score(truth, guess), abs=1e-12)
+    assert found["accuracy"].lower < found["accuracy"].value < found["accuracy"].upper
+    assert found["balanced_accuracy"].value == pytest.approx(metrics.balanced_accuracy_score(truth, guess), abs=1e-12)
+    assert found["f1_macro"].value == pytest.approx(metrics.f1_score(truth, guess, average="macro"), abs=1e-12)
+    assert found["roc_auc_ovr"].value == pytest.approx(metrics.roc_auc_score(truth, chances, multi_class="ovr"), abs=1e-3)
+    for monitor in (many, one):
+        monitor.tick(DAY + timedelta(days=1))
+        assert states(monitor, "accuracy") == [("opened", "page")]
+    assert one.history().equals(many.history())
+    with pytest.raises(bg.errors.InvalidArgumentError, match=r'(?s)holds "horse".*cat, dog, fish'):
+        many.label({"id": [1], "y": ["horse"]}, id="id", label="y")
+    with pytest.raises(bg.errors.InvalidArgumentError, match="3 probabilities"):
+        many.observe({"x": 1.0}, score=[0.5, 0.5])
+    with pytest.raises(bg.errors.InvalidArgumentError, match="`classes` must name 2 to 100"):
+        bg.Monitor("m", reference=reference, task="multiclass")
+    numbered = bg.Monitor("m", **{**made, "classes": [0, 1, 2]})
+    numbered.observe({"x": 1.0}, prediction=np.int64(2), id=1, time=DAY)
+    numbered.label({"id": [1], "y": [2]}, id="id", label="y")
+    assert numbered.summary(DAY, DAY + timedelta(days=1)).metrics["accuracy"].value == 1.0
 
 
 def test_the_metrics_of_both_tasks_are_scikit_learns():

@@ -81,6 +81,8 @@ pub struct Marks {
     pub ids: Vec<Option<u128>>,
     /// Of the positive class; empty if no event has one.
     pub scores: Vec<Option<f64>>,
+    /// Of several classes the probabilities of each event, empty for one without; empty if no event has them.
+    pub chances: Vec<Box<[f32]>>,
     /// In seconds; empty if no event has one.
     pub latency: Vec<Option<f64>>,
     /// Whether the event failed; empty if none says so.
@@ -112,7 +114,11 @@ impl Events {
     }
 
     /// Begins an event; every field of it has to be set after this, in the order of the schema.
-    pub fn begin(&mut self, time: i64, id: Option<u128>, score: Option<f64>, latency: Option<f64>, error: bool) {
+    pub fn begin(&mut self, time: i64, id: Option<u128>, (score, chances): (Option<f64>, Box<[f32]>), latency: Option<f64>, error: bool) {
+        if !chances.is_empty() {
+            self.marks.chances.resize(self.marks.times.len(), Box::default());
+            self.marks.chances.push(chances);
+        }
         self.marks.times.push(time);
         self.marks.ids.push(id);
         self.marks.scores.push(score.filter(|score| score.is_finite()));

@@ -13,12 +13,14 @@ use crate::frame;
 const MOST_WAITING: usize = 1 << 22;
 
 /// What a label finds of its event.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Prediction {
     /// Start of the event's tile.
     pub tile: i64,
-    /// Its score, if it had one.
+    /// Its score, if it had one; of several classes the position of the one predicted.
     pub score: Option<f64>,
+    /// Of several classes the probability of each, if it had them.
+    pub chances: Box<[f32]>,
 }
 
 /// The join. An id that comes twice keeps its first event; a label whose event is not known waits for it.
@@ -59,7 +61,8 @@ impl LabelJoin {
 
     /// Takes another's events and labels; the predictions that met their label.
     pub fn merge(&mut self, other: &Self) -> Vec<(Prediction, f64)> {
-        let events = other.events.iter().filter_map(|(id, prediction)| self.event(*id, *prediction).map(|label| (*prediction, label)));
+        let events =
+            other.events.iter().filter_map(|(id, prediction)| self.event(*id, prediction.clone()).map(|label| (prediction.clone(), label)));
         let mut joined: Vec<(Prediction, f64)> = events.collect();
         joined.extend(other.labels.iter().filter_map(|(id, label)| self.label(*id, *label).map(|prediction| (prediction, *label))));
         self.dropped += other.dropped;
@@ -79,6 +82,8 @@ impl LabelJoin {
             id(writer, *key);
             writer.i64(prediction.tile);
             writer.option_f64(prediction.score);
+            writer.len(prediction.chances.len());
+            prediction.chances.iter().for_each(|chance| writer.f64(f64::from(*chance)));
         }
         let mut labels: Vec<_> = self.labels.iter().collect();
         labels.sort_unstable_by_key(|(id, _)| **id);
@@ -99,7 +104,9 @@ impl LabelJoin {
         let mut out = Self::default();
         for _ in 0..reader.len(4)? {
             let key = id(reader)?;
-            let prediction = Prediction { tile: reader.i64()?, score: reader.option_finite()? };
+            let (tile, score) = (reader.i64()?, reader.option_finite()?);
+            let chances = (0..reader.len(8)?).map(|_| Ok(reader.f64()? as f32)).collect::<Result<Box<[f32]>>>()?;
+            let prediction = Prediction { tile, score, chances };
             out.events.insert(key, prediction);
         }
         for _ in 0..reader.len(10)? {
@@ -191,4 +198,40 @@ pub fn doubles(argument: &str, name: &str, array: &dyn Array) -> Result<Vec<Opti
             |row| if nulls.as_ref().is_some_and(|nulls| nulls.is_null(row)) { None } else { values.next().filter(|value| !value.is_nan()) },
         )
         .collect())
+}
+
+/// Row by row the position of a class; `None` for nulls. Classes are text; whole numbers and booleans are taken as theirs.
+///
+/// # Errors
+/// `InvalidArgument` for a column that is none of these, or, where all have to be known, for a class that is not.
+pub fn classes(argument: &str, name: &str, array: &dyn Array, classes: &[String], all: bool) -> Result<Vec<Option<f64>>> {
+    let mut unknown = None;
+    let mut position = |text: &str| {
+        let at = classes.iter().position(|class| class == text);
+        if at.is_none() && unknown.is_none() {
+            unknown = Some(text.to_owned());
+        }
+        at.map(|at| at as f64)
+    };
+    let out: Vec<Option<f64>> = if let Some(strings) = array.as_string_opt::<i32>() {
+        strings.iter().map(|text| text.and_then(&mut position)).collect()
+    } else if let Some(strings) = array.as_string_opt::<i64>() {
+        strings.iter().map(|text| text.and_then(&mut position)).collect()
+    } else if let Some(strings) = array.as_string_view_opt() {
+        strings.iter().map(|text| text.and_then(&mut position)).collect()
+    } else if let Some(flags) = array.as_boolean_opt() {
+        flags.iter().map(|flag| flag.and_then(|flag| position(if flag { "true" } else { "false" }))).collect()
+    } else if array.data_type().is_integer() {
+        let text = |row| integer(array, row).map(|whole| whole.to_string());
+        (0..array.len()).map(|row| if array.is_valid(row) { position(&text(row)?) } else { None }).collect()
+    } else if array.data_type() == &arrow_schema::DataType::Null {
+        vec![None; array.len()]
+    } else {
+        return Err(Error::invalid(format!("`{argument}` must name a column of classes, {name:?} is {}", array.data_type())));
+    };
+    match unknown.filter(|_| all) {
+        Some(unknown) => Err(Error::invalid(format!("`{argument}` must hold classes of the model, {name:?} holds {unknown:?}"))
+            .hint(format!("its classes are {}", classes.join(", ")))),
+        None => Ok(out),
+    }
 }

@@ -36,6 +36,7 @@ fn packed(tile: &Tile) -> Vec<u8> {
 pub(crate) struct Lattice {
     tile: i64,
     task: Task,
+    classes: usize,
     tiles: BTreeMap<i64, Kept>,
     /// Before the first of these everything is weeks, before the second days.
     merged: [i64; 2],
@@ -50,10 +51,10 @@ pub(crate) struct Lattice {
 
 impl Lattice {
     /// An empty one for tiles of this length, half of `limit` bytes for tiles at hand, half for packed ones.
-    pub(crate) fn new(tile: i64, task: Task, columns: usize, limit: usize) -> Self {
+    pub(crate) fn new(tile: i64, (task, classes): (Task, usize), columns: usize, limit: usize) -> Self {
         let most_open = (limit / 2 / (columns.max(1) * OPEN_COLUMN)).clamp(2, 256);
         let merged = [i64::MIN; 2];
-        Self { tile, task, tiles: BTreeMap::new(), merged, limit: limit / 2, most_open, open: 0, bytes: 0, forgotten: 0 }
+        Self { tile, task, classes, tiles: BTreeMap::new(), merged, limit: limit / 2, most_open, open: 0, bytes: 0, forgotten: 0 }
     }
 
     /// The start of the tile that holds a time.
@@ -100,7 +101,7 @@ impl Lattice {
             if self.open >= self.most_open {
                 self.pack(|_| true);
             }
-            self.tiles.insert(start, Kept::Open(Box::new(Tile::new(reference, self.task)?)));
+            self.tiles.insert(start, Kept::Open(Box::new(Tile::new(reference, self.task, self.classes)?)));
             self.open += 1;
         }
         self.find(time)
@@ -216,7 +217,7 @@ impl Lattice {
             }
             let bytes = reader.bytes()?;
             let mut inside = Reader::new(bytes);
-            Tile::decode(&mut inside)?.check(reference, self.task)?;
+            Tile::decode(&mut inside)?.check(reference, self.task, self.classes)?;
             inside.finish()?;
             self.bytes += bytes.len();
             self.tiles.insert(start, Kept::Packed(bytes.to_vec()));

@@ -5,7 +5,7 @@
 mod closing;
 mod merging;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow_array::{Array, RecordBatch};
@@ -20,7 +20,7 @@ use crate::bets::Bets;
 use crate::compare::compare;
 use crate::events::Marks;
 use crate::frame;
-use crate::labels::{LabelJoin, Prediction, doubles, keys};
+use crate::labels::{LabelJoin, Prediction, classes, doubles, keys};
 use crate::lattice::Lattice;
 use crate::policy::{Length, Policy};
 use crate::profile::Profile;
@@ -47,6 +47,9 @@ pub struct Config {
     pub privacy: Option<String>,
 }
 
+/// Versions that are told apart.
+const MOST_VERSIONS: usize = 10_000;
+
 /// Columns of an observed frame that are no features.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -55,6 +58,9 @@ pub struct Roles {
     pub time: Option<String>,
     pub id: Option<String>,
     pub score: Option<String>,
+    /// Of several classes the columns of their probabilities, in order.
+    #[serde(default)]
+    pub chances: Vec<String>,
     pub latency: Option<String>,
     #[serde(default)]
     pub error: Option<String>,
@@ -102,6 +108,7 @@ pub struct Monitor {
     weights: BTreeMap<String, f64>,
     segments: Segments,
     deploys: Vec<Deploy>,
+    versions: BTreeSet<String>,
     late: u64,
     too_late: u64,
     untimed: u64,
@@ -143,7 +150,7 @@ impl Monitor {
         let watchers = policy.rules.iter().map(|rule| rule.detector.map(Watcher::new).transpose()).collect::<Result<_>>()?;
         Ok(Self {
             tile,
-            tiles: Lattice::new(tile, policy.task, reference.columns.len(), memory / 2),
+            tiles: Lattice::new(tile, (policy.task, policy.classes.len()), reference.columns.len(), memory / 2),
             join: LabelJoin::default(),
             closed: None,
             history: Vec::new(),
@@ -156,6 +163,7 @@ impl Monitor {
             weights,
             segments: Segments::of(&reference, memory / 8),
             deploys: Vec::new(),
+            versions: BTreeSet::new(),
             late: 0,
             too_late: 0,
             untimed: 0,
@@ -185,7 +193,14 @@ impl Monitor {
             None => vec![now; rows],
         };
         let ids = roles.id.as_ref().map(|name| keys(name, column(batch, "id", name)?)).transpose()?;
-        let scores = roles.score.as_ref().map(|name| doubles("score", name, column(batch, "score", name)?)).transpose()?;
+        let (multiclass, names) = (self.config.policy.task == Task::Multiclass, &self.config.policy.classes);
+        let chances = self.chances(batch, &roles.chances)?;
+        let scores = match &roles.score {
+            Some(name) if multiclass => Some(classes("prediction", name, column(batch, "prediction", name)?, names, false)?),
+            Some(name) => Some(doubles("score", name, column(batch, "score", name)?)?),
+            None if !chances.is_empty() => Some(chances.iter().map(|chances| largest(chances)).collect()),
+            None => None,
+        };
         let latency =
             roles.latency.as_ref().map(|name| doubles("latency_seconds", name, column(batch, "latency_seconds", name)?)).transpose()?;
         let failed = |flags: Vec<Option<f64>>| flags.into_iter().map(|flag| flag.is_some_and(|flag| flag != 0.0)).collect();
@@ -194,10 +209,26 @@ impl Monitor {
             times,
             ids: ids.unwrap_or_default(),
             scores: scores.unwrap_or_default(),
+            chances,
             latency: latency.unwrap_or_default(),
             errors: errors.unwrap_or_default(),
         };
         self.add(batch, &marks)
+    }
+
+    /// Per row the probabilities of its classes; empty for a row without all of them, or outside [0, 1].
+    fn chances(&self, batch: &RecordBatch, columns: &[String]) -> Result<Vec<Box<[f32]>>> {
+        if columns.is_empty() {
+            return Ok(Vec::new());
+        }
+        let wanted = self.config.policy.classes.len();
+        if columns.len() != wanted {
+            return Err(Error::invalid(format!("`score` must name a column of probabilities per class, {wanted}, got {}", columns.len())));
+        }
+        let read = columns.iter().map(|name| doubles("score", name, column(batch, "score", name)?)).collect::<Result<Vec<_>>>()?;
+        let chance = |value: Option<f64>| value.filter(|chance| (0.0..=1.0).contains(chance)).map(|chance| chance as f32);
+        let of_row = |row: usize| -> Option<Box<[f32]>> { read.iter().map(|column| chance(column[row])).collect() };
+        Ok((0..batch.num_rows()).map(|row| of_row(row).unwrap_or_default()).collect())
     }
 
     /// Adds events, with what belongs to them beside their fields.
@@ -234,8 +265,9 @@ impl Monitor {
             }
             for row in from..until {
                 let Some(id) = marks.ids.get(row).copied().flatten() else { continue };
-                let prediction = Prediction { tile: start, score: marks.scores.get(row).copied().flatten() };
-                if let Some(label) = self.join.event(id, prediction) {
+                let chances = marks.chances.get(row).cloned().unwrap_or_default();
+                let prediction = Prediction { tile: start, score: marks.scores.get(row).copied().flatten(), chances };
+                if let Some(label) = self.join.event(id, prediction.clone()) {
                     joined.push((prediction, label));
                 }
             }
@@ -265,15 +297,26 @@ impl Monitor {
 
     /// Declares a deploy: it becomes a row of the history, and until `until` no alert opens (what is open may end).
     pub fn deploy(&mut self, version: &str, time: i64, until: i64) {
+        if self.versions.len() < MOST_VERSIONS {
+            self.versions.insert(version.to_owned());
+        }
         self.deploys.push(Deploy { time, until });
         let length = self.config.policy.window.0;
         let start = window::start_of(time, length);
         self.history.push(Row {
             window_start: Some(start),
             window_end: Some(start.saturating_add(length)),
-            reason: Some(format!("version {version:?} deployed")),
+            reason: Some(deployed(version)),
             ..Row::blank(MODEL, Method::Deploy)
         });
+    }
+
+    /// A version that answered; the first time, that is a deploy which mutes nothing.
+    pub fn version(&mut self, version: &str, time: i64) {
+        if !self.versions.contains(version) && self.versions.len() < MOST_VERSIONS {
+            self.versions.insert(version.to_owned());
+            self.deploy(version, time, time);
+        }
     }
 
     /// Adds one call's latency. With `failed` the call stands for itself, as a request without an event; without it for events
@@ -309,20 +352,22 @@ impl Monitor {
         for run in joined.chunk_by(|a, b| a.0.tile == b.0.tile) {
             if let Some(tile) = self.tiles.find(run[0].0.tile)? {
                 tile.labelled += run.len() as u64;
-                let pairs: Vec<(f64, f64)> = run.iter().filter_map(|(prediction, label)| Some((*label, prediction.score?))).collect();
-                tile.quality.update(&pairs)?;
+                tile.quality.update(run)?;
             }
         }
         Ok(())
     }
 
-    /// Adds labels by event id: 0 or 1, or numbers for a regression. Null labels and ids are skipped.
+    /// Adds labels by event id: 0 or 1, classes, or numbers for a regression. Null labels and ids are skipped.
     ///
     /// # Errors
     /// `InvalidArgument` for a column that is missing or of the wrong type; nothing is added then.
     pub fn label(&mut self, batch: &RecordBatch, id: &str, label: &str) -> Result<()> {
         let ids = keys(id, column(batch, "id", id)?)?;
-        let labels = doubles("label", label, column(batch, "label", label)?)?;
+        let labels = match self.config.policy.task {
+            Task::Multiclass => classes("label", label, column(batch, "label", label)?, &self.config.policy.classes, true)?,
+            _ => doubles("label", label, column(batch, "label", label)?)?,
+        };
         let mut joined = Vec::new();
         for (id, label) in ids.into_iter().zip(labels) {
             let (Some(id), Some(label)) = (id, label) else { continue };
@@ -388,6 +433,7 @@ impl Monitor {
         writer.str(&json(&self.standings)?);
         self.watchers.iter().flatten().for_each(|watcher| watcher.encode(&mut writer));
         writer.str(&json(&self.deploys)?);
+        writer.str(&json(&self.versions)?);
         writer.str(&json(&self.history)?);
         writer.str(&json(&self.alerts)?);
         writer.str(&json(self.bets.wealth())?);
@@ -423,6 +469,7 @@ impl Monitor {
         }
         out.standings.resize(out.config.policy.rules.len(), Standing::default());
         out.deploys = parsed(reader.str()?)?;
+        out.versions = parsed(reader.str()?)?;
         out.history = parsed(reader.str()?)?;
         out.alerts = parsed(reader.str()?)?;
         out.bets.restore(parsed(reader.str()?)?, parsed(reader.str()?)?);
@@ -523,6 +570,16 @@ fn merged(tiles: &[(i64, Tile)], start: i64, end: i64) -> Result<Option<Tile>> {
         tile.profile.window = Some((start, end));
         tile
     }))
+}
+
+/// The position of the largest probability, the first of equal ones.
+fn largest(chances: &[f32]) -> Option<f64> {
+    let best = chances.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0)))?;
+    Some(best.0 as f64)
+}
+
+fn deployed(version: &str) -> String {
+    format!("version {version:?} deployed")
 }
 
 fn failures(flags: &[bool]) -> u64 {

@@ -13,6 +13,8 @@ use crate::rules::{self, Rule};
 use crate::settings::Settings;
 use crate::window::{self, DAY, HOUR};
 
+/// Classes of a model that a monitor judges: every window keeps a square of them.
+const MOST_CLASSES: usize = 100;
 /// Units of a length, in nanoseconds, longest first.
 const UNITS: [(&str, i64); 6] = [("w", 7 * DAY), ("d", DAY), ("h", HOUR), ("m", HOUR / 60), ("s", HOUR / 3600), ("ns", 1)];
 
@@ -72,6 +74,8 @@ pub struct Policy {
     pub window: Length,
     /// What the model predicts.
     pub task: Task,
+    /// Of several classes their names, in the order of probabilities.
+    pub classes: Vec<String>,
     /// Level, tolerances and bins of the comparison with the reference.
     pub settings: Settings,
     /// False alerts that are allowed.
@@ -91,6 +95,7 @@ impl Default for Policy {
         Self {
             window: Length(HOUR),
             task: Task::default(),
+            classes: Vec::new(),
             settings: Settings::default(),
             budget: Budget::default(),
             lateness: Length(30 * DAY),
@@ -181,6 +186,16 @@ impl Policy {
         window::tile_of(self.window.0)?;
         self.settings.check()?;
         rules::check(&self.rules, self.task)?;
+        let unique: std::collections::BTreeSet<&String> = self.classes.iter().collect();
+        if self.task == Task::Multiclass && !(2..=MOST_CLASSES).contains(&self.classes.len()) {
+            return Err(Error::invalid(format!(
+                "`classes` must name 2 to {MOST_CLASSES} classes of a multiclass model, got {}",
+                self.classes.len()
+            )));
+        }
+        if unique.len() < self.classes.len() || (self.task != Task::Multiclass && !self.classes.is_empty()) {
+            return Err(Error::invalid("`classes` must be unique, and belong to a multiclass model"));
+        }
         for (severity, length) in [("ticket", self.budget.ticket), ("page", self.budget.page)] {
             if length.0 < HOUR {
                 return Err(Error::invalid(format!("`budget` of a {severity} must be at least an hour, got {length}")));

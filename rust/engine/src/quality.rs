@@ -1,10 +1,12 @@
 //! How good the predictions of a tile were, by the labels that have come.
 
 use barograph_core::codec::{Reader, Writer};
-use barograph_core::metrics::{BinaryMetrics, Metric, RegressionMetrics};
+use barograph_core::distributions::{binomial_lower, binomial_upper};
+use barograph_core::metrics::{BinaryMetrics, Metric, MulticlassMetrics, RegressionMetrics};
 use barograph_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::labels::Prediction;
 use crate::report::Method;
 
 /// What a model predicts.
@@ -14,6 +16,8 @@ pub enum Task {
     /// A score of the positive class, in [0, 1]; labels 0 and 1.
     #[default]
     Binary,
+    /// One of several classes, with or without a probability for each; labels are classes.
+    Multiclass,
     /// A number; labels are numbers.
     Regression,
 }
@@ -21,6 +25,12 @@ pub enum Task {
 /// The metrics of a task that a monitor shows, and their rows.
 const BINARY: [(&str, Method); 4] =
     [("roc_auc", Method::RocAuc), ("average_precision", Method::AveragePrecision), ("log_loss", Method::LogLoss), ("brier", Method::Brier)];
+const MULTICLASS: [(&str, Method); 4] = [
+    ("accuracy", Method::Accuracy),
+    ("balanced_accuracy", Method::BalancedAccuracy),
+    ("f1_macro", Method::F1Macro),
+    ("roc_auc_ovr", Method::RocAucOvr),
+];
 const REGRESSION: [(&str, Method); 4] = [("mae", Method::Mae), ("rmse", Method::Rmse), ("r2", Method::R2), ("bias", Method::Bias)];
 
 /// Metrics of labelled events.
@@ -28,6 +38,8 @@ const REGRESSION: [(&str, Method); 4] = [("mae", Method::Mae), ("rmse", Method::
 pub enum Quality {
     /// Scores by label.
     Binary(Box<BinaryMetrics>),
+    /// Classes by label.
+    Multiclass(Box<MulticlassMetrics>),
     /// Numbers by label.
     Regression(Box<RegressionMetrics>),
 }
@@ -37,19 +49,21 @@ impl Task {
     pub(crate) fn metrics(self) -> &'static [(&'static str, Method)] {
         match self {
             Self::Binary => &BINARY,
+            Self::Multiclass => &MULTICLASS,
             Self::Regression => &REGRESSION,
         }
     }
 }
 
 impl Quality {
-    /// No labels yet.
+    /// No labels yet; `classes` counts those of a multiclass model.
     ///
     /// # Errors
-    /// None in practice.
-    pub fn new(task: Task) -> Result<Self> {
+    /// `InvalidArgument` for a number of classes that cannot be.
+    pub fn new(task: Task, classes: usize) -> Result<Self> {
         Ok(match task {
             Task::Binary => Self::Binary(Box::default()),
+            Task::Multiclass => Self::Multiclass(Box::new(MulticlassMetrics::new(classes)?)),
             Task::Regression => Self::Regression(Box::new(RegressionMetrics::new()?)),
         })
     }
@@ -58,16 +72,33 @@ impl Quality {
     pub fn task(&self) -> Task {
         match self {
             Self::Binary(_) => Task::Binary,
+            Self::Multiclass(_) => Task::Multiclass,
             Self::Regression(_) => Task::Regression,
         }
     }
 
-    /// Adds predictions with their labels; a score outside [0, 1] and what is not finite are left out.
+    /// Adds predictions with their labels; a score outside [0, 1] and what is not finite are left out. Classes are positions.
     ///
     /// # Errors
     /// None in practice.
-    pub fn update(&mut self, pairs: &[(f64, f64)]) -> Result<()> {
+    pub fn update(&mut self, joined: &[(Prediction, f64)]) -> Result<()> {
+        let pairs: Vec<(f64, f64)> = joined.iter().filter_map(|(prediction, label)| Some((*label, prediction.score?))).collect();
         match self {
+            Self::Multiclass(metrics) => {
+                // Rows with a probability per class and rows without are different rows to the metrics.
+                let (with, without): (Vec<_>, Vec<_>) = joined
+                    .iter()
+                    .filter(|(prediction, _)| prediction.score.is_some())
+                    .partition(|(prediction, _)| !prediction.chances.is_empty());
+                for rows in [with, without].into_iter().filter(|rows| !rows.is_empty()) {
+                    let labels: Vec<i64> = rows.iter().map(|(_, label)| *label as i64).collect();
+                    let classes: Vec<i64> = rows.iter().filter_map(|(prediction, _)| prediction.score).map(|class| class as i64).collect();
+                    let chances: Vec<f64> =
+                        rows.iter().flat_map(|(prediction, _)| prediction.chances.iter().map(|chance| f64::from(*chance))).collect();
+                    metrics.update_many(&labels, &classes, (!chances.is_empty()).then_some(&chances), None)?;
+                }
+                Ok(())
+            }
             Self::Binary(metrics) => {
                 let kept = pairs.iter().filter(|(_, score)| (0.0..=1.0).contains(score));
                 let (labels, scores): (Vec<f64>, Vec<f64>) = kept.map(|(label, score)| (f64::from(u8::from(*label > 0.5)), *score)).unzip();
@@ -88,8 +119,9 @@ impl Quality {
     pub fn merge(&mut self, other: &Self) -> Result<()> {
         match (self, other) {
             (Self::Binary(mine), Self::Binary(theirs)) => mine.merge(theirs),
+            (Self::Multiclass(mine), Self::Multiclass(theirs)) => mine.merge(theirs)?,
             (Self::Regression(mine), Self::Regression(theirs)) => mine.merge(theirs)?,
-            _ => return Err(Error::incompatible("metrics of a binary and of a regression model do not add up")),
+            _ => return Err(Error::incompatible("metrics of different tasks do not add up")),
         }
         Ok(())
     }
@@ -98,6 +130,7 @@ impl Quality {
     pub fn metrics(&self, confidence: f64) -> Vec<(Method, Metric)> {
         let all = match self {
             Self::Binary(metrics) => metrics.metrics(confidence),
+            Self::Multiclass(metrics) => with_limits(metrics, confidence),
             Self::Regression(metrics) => metrics.metrics(confidence),
         };
         let shown = self.task().metrics();
@@ -110,6 +143,10 @@ impl Quality {
         match self {
             Self::Binary(metrics) => {
                 writer.u8(0);
+                metrics.encode(writer);
+            }
+            Self::Multiclass(metrics) => {
+                writer.u8(2);
                 metrics.encode(writer);
             }
             Self::Regression(metrics) => {
@@ -126,8 +163,23 @@ impl Quality {
     pub fn decode(reader: &mut Reader<'_>) -> Result<Self> {
         Ok(match reader.u8()? {
             0 => Self::Binary(Box::new(BinaryMetrics::decode(reader)?)),
+            2 => Self::Multiclass(Box::new(MulticlassMetrics::decode(reader)?)),
             1 => Self::Regression(Box::new(RegressionMetrics::decode(reader)?)),
             other => return Err(Error::decode(format!("a tile of the snapshot has metrics of task {other}"))),
         })
     }
+}
+
+/// The metrics, the accuracy between its two-sided Clopper-Pearson limits.
+fn with_limits(metrics: &MulticlassMetrics, confidence: f64) -> Vec<Metric> {
+    let (rows, unlabelled) = metrics.rows();
+    let (rows, alpha) = ((rows - unlabelled) as f64, 0.5 * (1.0 - confidence));
+    let limited = metrics.metrics().into_iter().map(|metric| match metric.value {
+        Some(share) if metric.name == "accuracy" => {
+            let hits = libm::round(share * rows);
+            Metric { limits: Some((binomial_lower(hits, rows, alpha), binomial_upper(hits, rows, alpha))), ..metric }
+        }
+        _ => metric,
+    });
+    limited.collect()
 }

@@ -64,6 +64,14 @@ pub enum Method {
     LogLoss,
     /// Mean squared error of a window's scores.
     Brier,
+    /// Share of a window's labelled events that were predicted right.
+    Accuracy,
+    /// Mean recall of the classes.
+    BalancedAccuracy,
+    /// Mean F1 of the classes.
+    F1Macro,
+    /// Mean of the classes' areas against the rest.
+    RocAucOvr,
     /// Mean absolute error of a window's labelled events.
     Mae,
     /// Root mean squared error of a window's labelled events.

@@ -33,7 +33,7 @@ pub(crate) const LONGEST_BURN: i64 = 3 * DAY;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
-    /// A metric of the task (`roc_auc`, `average_precision`, `log_loss`, `brier`; `mae`, `rmse`, `r2`, `bias`), `latency_p50`, `latency_p99` (seconds), `error_rate`, `missing_labels` (shares) or `events` (of a window).
+    /// A metric of the task (`roc_auc`, `average_precision`, `log_loss`, `brier`; `accuracy`, `balanced_accuracy`, `f1_macro`, `roc_auc_ovr`; `mae`, `rmse`, `r2`, `bias`), `latency_p50`, `latency_p99` (seconds), `error_rate`, `missing_labels` (shares) or `events` (of a window).
     #[serde(default)]
     pub metric: Option<String>,
     /// A warning when the metric is below this, all of its interval if it has one.
@@ -80,7 +80,7 @@ impl Rule {
     /// The method whose row it judges; `None` for an objective.
     pub(crate) fn method(&self) -> Option<Method> {
         let metric = self.metric.as_deref()?;
-        let known = METRICS.iter().chain(Task::Binary.metrics()).chain(Task::Regression.metrics());
+        let known = METRICS.iter().chain(Task::Binary.metrics()).chain(Task::Multiclass.metrics()).chain(Task::Regression.metrics());
         known.into_iter().find(|(name, _)| *name == metric).map(|(_, method)| *method)
     }
 

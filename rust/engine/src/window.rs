@@ -54,11 +54,11 @@ impl Tile {
     ///
     /// # Errors
     /// None in practice.
-    pub fn new(reference: &Reference, task: Task) -> Result<Self> {
+    pub fn new(reference: &Reference, task: Task, classes: usize) -> Result<Self> {
         Ok(Self {
             profile: Profile::new(&reference.schema(), Some(reference))?,
             latency: ExponentialHistogram::new(6)?,
-            quality: Quality::new(task)?,
+            quality: Quality::new(task, classes)?,
             labelled: 0,
             errors: 0,
             calls: 0,
@@ -94,9 +94,10 @@ impl Tile {
     ///
     /// # Errors
     /// `Decode`.
-    pub fn check(&self, reference: &Reference, task: Task) -> Result<()> {
-        let mut empty = Self::new(reference, task)?;
-        if self.latency.scale() != empty.latency.scale() || self.quality.task() != task || empty.profile.merge(&self.profile).is_err() {
+    pub fn check(&self, reference: &Reference, task: Task, classes: usize) -> Result<()> {
+        let mut empty = Self::new(reference, task, classes)?;
+        let alike = self.latency.scale() == empty.latency.scale() && empty.quality.merge(&self.quality).is_ok();
+        if !alike || empty.profile.merge(&self.profile).is_err() {
             return Err(Error::decode("a tile of the snapshot belongs to another reference"));
         }
         Ok(())

@@ -56,6 +56,8 @@ struct PyMonitor {
     inner: Mutex<Monitor>,
     gathering: [Mutex<Gathering>; PLACES],
     fields: Vec<Field>,
+    /// A score is the reference's column of that role only where labels are judged by one.
+    binary: bool,
 }
 
 /// The place of this thread.
@@ -72,13 +74,13 @@ fn held<'a, T>(py: Python<'_>, mutex: &'a Mutex<T>) -> MutexGuard<'a, T> {
 
 impl PyMonitor {
     fn around(py: Python<'_>, monitor: Monitor) -> Self {
-        let schema = monitor.reference().schema();
+        let (schema, binary) = (monitor.reference().schema(), monitor.task() == Task::Binary);
         let fields = schema.columns.iter();
         let fields =
             fields.map(|column| Field { name: PyString::new(py, &column.name).unbind(), kind: column.kind, role: column.role }).collect();
         let gathering =
             std::array::from_fn(|_| Mutex::new(Gathering { events: Events::new(&schema), calls: Vec::new(), unknown: 0, mistyped: 0 }));
-        Self { inner: Mutex::new(monitor), gathering, fields }
+        Self { inner: Mutex::new(monitor), gathering, fields, binary }
     }
 
     /// Hands on what was gathered if it is enough; while a window closes nobody waits for that.
@@ -175,6 +177,7 @@ impl PyMonitor {
     fn task(&self, py: Python<'_>) -> &'static str {
         match held(py, &self.inner).task() {
             Task::Binary => "binary",
+            Task::Multiclass => "multiclass",
             Task::Regression => "regression",
         }
     }
@@ -207,7 +210,7 @@ impl PyMonitor {
     }
 
     /// One event; times in nanoseconds. A value of another kind than its column counts as null.
-    #[pyo3(signature = (row, time, id, prediction, score, latency, error))]
+    #[pyo3(signature = (row, time, id, prediction, score, chances, latency, error))]
     #[allow(clippy::too_many_arguments)] // one per keyword of `observe`; a tuple would be built for every event
     fn observe_one(
         &self,
@@ -216,13 +219,14 @@ impl PyMonitor {
         id: &Bound<'_, PyAny>,
         prediction: &Bound<'_, PyAny>,
         score: Option<f64>,
+        chances: Option<Vec<f32>>,
         latency: Option<f64>,
         error: bool,
     ) -> PyResult<()> {
         let py = row.py();
         let id = key(id)?;
         let mut gathering = held(py, &self.gathering[place()]);
-        gathering.events.begin(time, id, score, latency, error);
+        gathering.events.begin(time, id, (score, chances.map(Vec::into_boxed_slice).unwrap_or_default()), latency, error);
         let mut found = 0;
         for (column, field) in self.fields.iter().enumerate() {
             let mut item = row.get_item(field.name.bind(py)).ok().flatten();
@@ -230,7 +234,7 @@ impl PyMonitor {
             if item.is_none() {
                 item = match field.role {
                     Role::Prediction => Some(prediction.clone()),
-                    Role::Score => score.map(|score| PyFloat::new(py, score).into_any()),
+                    Role::Score if self.binary => score.map(|score| PyFloat::new(py, score).into_any()),
                     _ => None,
                 };
             }
@@ -260,6 +264,11 @@ impl PyMonitor {
         let theirs = other.current(py)?.clone();
         let mut mine = self.current(py)?;
         mine.merge(&theirs).raise()
+    }
+
+    fn version(&self, py: Python<'_>, version: &str, time: i64) -> PyResult<()> {
+        self.current(py)?.version(version, time);
+        Ok(())
     }
 
     fn deploy(&self, py: Python<'_>, version: &str, time: i64, until: i64) -> PyResult<()> {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use barograph_core::{Error, Result};
 
-use super::Monitor;
+use super::{Monitor, deployed};
+use crate::report::Row;
 
 impl Monitor {
     /// Adds what another monitor has observed and been told, as if this one had. It must be of the same reference and policy, and
@@ -43,8 +44,13 @@ impl Monitor {
         self.lifetime.merge(&other.lifetime)?;
         let joined = self.join.merge(&other.join);
         self.join_all(joined)?;
-        self.history.extend(other.history.iter().cloned());
+        // A version that both have seen is one deploy, the one that was seen here.
+        let known =
+            |row: &&Row| row.reason.as_deref().is_some_and(|reason| self.versions.iter().any(|version| reason == deployed(version)));
+        let rows: Vec<Row> = other.history.iter().filter(|row| !known(row)).cloned().collect();
+        self.history.extend(rows);
         self.deploys.extend(&other.deploys);
+        self.versions.extend(other.versions.iter().cloned());
         self.late += other.late;
         self.untimed += other.untimed;
         self.seen += other.seen;
