@@ -190,6 +190,7 @@ class Monitor:
         prediction: Any,
         score: float | None,
         chances: list[float] | None,
+        weight: float | None,
         latency: float | None,
         error: bool,
     ) -> None: ...

@@ -191,12 +191,14 @@ class Monitor:
         time: datetime | None = None,
         error: bool = False,
         version: str | None = None,
+        weight: float | None = None,
     ) -> None:
         """Adds one event: a mapping of the reference's columns to values. About 1 us.
 
         time: naive ones are UTC; without it, now. prediction, score: they also fill the reference's columns of these roles. A column that
         the row lacks is null; a field that is no column, and a value of another kind than its column (then null), are counted.
-        error: the call failed. version: of the model; a new one is a deploy in the history.
+        error: the call failed. version: of the model; a new one is a deploy in the history. weight: how much the event
+        counts in metrics (not in those of a regression), in [0, 1e12]; otherwise 1.
         """
         if type(row) is not dict:
             if not isinstance(row, Mapping):
@@ -212,7 +214,7 @@ class Monitor:
         judged: Any = prediction if self._regression and score is None else score
         if self._classes:
             prediction, judged, chances = self._of_classes(prediction, score)
-        self._observe_one(row, now, id, prediction, judged, chances, latency_seconds, error)
+        self._observe_one(row, now, id, prediction, judged, chances, weight, latency_seconds, error)
         if self._timer is not None:
             self._timer.awake()
 
@@ -236,20 +238,23 @@ class Monitor:
         latency_seconds: str | None = None,
         error: str | None = None,
         version: str | None = None,
+        weight: str | None = None,
     ) -> None:
         """Adds a frame of events, columns of the reference by name; the arguments name columns.
 
         time: naive ones are UTC; without it, or where it is null, now. id: integers or strings, what labels are joined by. score: of
         the positive class, in [0, 1]; of several classes the columns of their probabilities, in order. prediction: a column of another
         name than the reference's. error: true or not 0 where the call failed. version: a new
-        one is a deploy in the history. Raises InvalidArgumentError for a name that the frame
+        one is a deploy in the history. weight: how much events count in metrics. Raises InvalidArgumentError for a name that the frame
         has not.
         """
         chances: list[str] = []
         judged: Any = prediction if self._regression and score is None else score
         if self._classes:
             judged, chances = prediction, [] if score is None else [score] if isinstance(score, str) else list(score)
-        roles = json.dumps({"time": time, "id": id, "score": judged, "chances": chances, "latency": latency_seconds, "error": error})
+        roles = json.dumps(
+            {"time": time, "id": id, "score": judged, "chances": chances, "weight": weight, "latency": latency_seconds, "error": error}
+        )
         now = clock.time_ns()
         for part in parts(frame if self._privacy is None else self._privacy.frame(frame)):
             named = part if prediction is None else self._with_prediction(part, prediction)

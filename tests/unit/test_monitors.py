@@ -272,6 +272,29 @@ def test_rules_that_cannot_be_are_refused(rule, message):
         bg.Monitor("m", reference=REFERENCE, rules=[rule])
 
 
+def test_weights_are_scikit_learns_sample_weights():
+    from sklearn import metrics
+
+    rng = np.random.default_rng(13)
+    frame = rows(1000, 5).with_columns(w=pl.Series(rng.integers(1, 5, 1000).astype(float)))
+    many, one = watched([]), watched([])
+    many.observe_frame(frame, time="at", id="id", score="score", weight="w")
+    for row in frame.iter_rows(named=True):
+        one.observe({"x": row["x"]}, score=row["score"], id=row["id"], time=row["at"], weight=row["w"])
+    many = bg.Monitor.restore(many.snapshot())
+    for monitor in (many, one):
+        monitor.label(frame, id="id", label="y")
+        found = monitor.summary(DAY, DAY + timedelta(days=1)).metrics
+        assert found["brier"].value == pytest.approx(
+            metrics.brier_score_loss(frame["y"], frame["score"], sample_weight=frame["w"]), abs=1e-9
+        )
+        assert found["roc_auc"].value == pytest.approx(
+            metrics.roc_auc_score(frame["y"], frame["score"], sample_weight=frame["w"]), abs=1e-3
+        )
+    with pytest.raises(bg.errors.InvalidArgumentError, match="`weight` must hold"):
+        many.observe_frame(frame.with_columns(w=-1.0), weight="w")
+
+
 def test_a_new_version_is_a_deploy():
     frame = rows(100, 1).with_columns(version=pl.when(pl.int_range(100) < 60).then(pl.lit("v1")).otherwise(pl.lit("v2")))
     many, one = watched([]), watched([])

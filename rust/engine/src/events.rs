@@ -7,6 +7,7 @@ use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow_schema::{Field, Schema as ArrowSchema};
 use barograph_core::{Error, Result};
 
+use crate::labels::MOST_WEIGHT;
 use crate::schema::{Kind, Schema};
 
 /// What a field of an event holds.
@@ -83,6 +84,8 @@ pub struct Marks {
     pub scores: Vec<Option<f64>>,
     /// Of several classes the probabilities of each event, empty for one without; empty if no event has them.
     pub chances: Vec<Box<[f32]>>,
+    /// How much events count in metrics; empty where all count alike.
+    pub weights: Vec<f64>,
     /// In seconds; empty if no event has one.
     pub latency: Vec<Option<f64>>,
     /// Whether the event failed; empty if none says so.
@@ -114,7 +117,18 @@ impl Events {
     }
 
     /// Begins an event; every field of it has to be set after this, in the order of the schema.
-    pub fn begin(&mut self, time: i64, id: Option<u128>, (score, chances): (Option<f64>, Box<[f32]>), latency: Option<f64>, error: bool) {
+    pub fn begin(
+        &mut self,
+        time: i64,
+        id: Option<u128>,
+        (score, chances, weight): (Option<f64>, Box<[f32]>, Option<f64>),
+        latency: Option<f64>,
+        error: bool,
+    ) {
+        if let Some(weight) = weight.filter(|weight| (0.0..=MOST_WEIGHT).contains(weight)) {
+            self.marks.weights.resize(self.marks.times.len(), 1.0);
+            self.marks.weights.push(weight);
+        }
         if !chances.is_empty() {
             self.marks.chances.resize(self.marks.times.len(), Box::default());
             self.marks.chances.push(chances);

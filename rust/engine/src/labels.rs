@@ -12,6 +12,9 @@ use crate::frame;
 /// Events that wait for their label and labels that wait for their event, each.
 const MOST_WAITING: usize = 1 << 22;
 
+/// The largest weight of an event.
+pub const MOST_WEIGHT: f64 = 1e12;
+
 /// What a label finds of its event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prediction {
@@ -21,6 +24,8 @@ pub struct Prediction {
     pub score: Option<f64>,
     /// Of several classes the probability of each, if it had them.
     pub chances: Box<[f32]>,
+    /// How much it counts in metrics.
+    pub weight: f64,
 }
 
 /// The join. An id that comes twice keeps its first event; a label whose event is not known waits for it.
@@ -82,6 +87,7 @@ impl LabelJoin {
             id(writer, *key);
             writer.i64(prediction.tile);
             writer.option_f64(prediction.score);
+            writer.f64(prediction.weight);
             writer.len(prediction.chances.len());
             prediction.chances.iter().for_each(|chance| writer.f64(f64::from(*chance)));
         }
@@ -104,9 +110,12 @@ impl LabelJoin {
         let mut out = Self::default();
         for _ in 0..reader.len(4)? {
             let key = id(reader)?;
-            let (tile, score) = (reader.i64()?, reader.option_finite()?);
+            let (tile, score, weight) = (reader.i64()?, reader.option_finite()?, reader.f64()?);
+            if !(0.0..=MOST_WEIGHT).contains(&weight) {
+                return Err(Error::decode("a weight of the snapshot is out of range"));
+            }
             let chances = (0..reader.len(8)?).map(|_| Ok(reader.f64()? as f32)).collect::<Result<Box<[f32]>>>()?;
-            let prediction = Prediction { tile, score, chances };
+            let prediction = Prediction { tile, score, chances, weight };
             out.events.insert(key, prediction);
         }
         for _ in 0..reader.len(10)? {

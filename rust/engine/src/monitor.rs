@@ -20,7 +20,7 @@ use crate::bets::Bets;
 use crate::compare::compare;
 use crate::events::Marks;
 use crate::frame;
-use crate::labels::{LabelJoin, Prediction, classes, doubles, keys};
+use crate::labels::{LabelJoin, MOST_WEIGHT, Prediction, classes, doubles, keys};
 use crate::lattice::Lattice;
 use crate::policy::{Length, Policy};
 use crate::profile::Profile;
@@ -61,6 +61,8 @@ pub struct Roles {
     /// Of several classes the columns of their probabilities, in order.
     #[serde(default)]
     pub chances: Vec<String>,
+    #[serde(default)]
+    pub weight: Option<String>,
     pub latency: Option<String>,
     #[serde(default)]
     pub error: Option<String>,
@@ -201,6 +203,10 @@ impl Monitor {
             None if !chances.is_empty() => Some(chances.iter().map(|chances| largest(chances)).collect()),
             None => None,
         };
+        let weights = match &roles.weight {
+            Some(name) => weights(name, column(batch, "weight", name)?)?,
+            None => Vec::new(),
+        };
         let latency =
             roles.latency.as_ref().map(|name| doubles("latency_seconds", name, column(batch, "latency_seconds", name)?)).transpose()?;
         let failed = |flags: Vec<Option<f64>>| flags.into_iter().map(|flag| flag.is_some_and(|flag| flag != 0.0)).collect();
@@ -210,6 +216,7 @@ impl Monitor {
             ids: ids.unwrap_or_default(),
             scores: scores.unwrap_or_default(),
             chances,
+            weights,
             latency: latency.unwrap_or_default(),
             errors: errors.unwrap_or_default(),
         };
@@ -266,7 +273,8 @@ impl Monitor {
             for row in from..until {
                 let Some(id) = marks.ids.get(row).copied().flatten() else { continue };
                 let chances = marks.chances.get(row).cloned().unwrap_or_default();
-                let prediction = Prediction { tile: start, score: marks.scores.get(row).copied().flatten(), chances };
+                let weight = marks.weights.get(row).copied().unwrap_or(1.0);
+                let prediction = Prediction { tile: start, score: marks.scores.get(row).copied().flatten(), chances, weight };
                 if let Some(label) = self.join.event(id, prediction.clone()) {
                     joined.push((prediction, label));
                 }
@@ -576,6 +584,15 @@ fn merged(tiles: &[(i64, Tile)], start: i64, end: i64) -> Result<Option<Tile>> {
 fn largest(chances: &[f32]) -> Option<f64> {
     let best = chances.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0)))?;
     Some(best.0 as f64)
+}
+
+/// Weights of events; one that is missing counts as 1.
+fn weights(name: &str, array: &dyn Array) -> Result<Vec<f64>> {
+    let weights = doubles("weight", name, array)?;
+    if let Some(at) = weights.iter().position(|weight| weight.is_some_and(|weight| !(0.0..=MOST_WEIGHT).contains(&weight))) {
+        return Err(Error::invalid(format!("`weight` must hold numbers in [0, 1e12], {name:?} holds {:?} at row {at}", weights[at])));
+    }
+    Ok(weights.into_iter().map(|weight| weight.unwrap_or(1.0)).collect())
 }
 
 fn deployed(version: &str) -> String {

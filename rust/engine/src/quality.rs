@@ -82,7 +82,6 @@ impl Quality {
     /// # Errors
     /// None in practice.
     pub fn update(&mut self, joined: &[(Prediction, f64)]) -> Result<()> {
-        let pairs: Vec<(f64, f64)> = joined.iter().filter_map(|(prediction, label)| Some((*label, prediction.score?))).collect();
         match self {
             Self::Multiclass(metrics) => {
                 // Rows with a probability per class and rows without are different rows to the metrics.
@@ -95,18 +94,22 @@ impl Quality {
                     let classes: Vec<i64> = rows.iter().filter_map(|(prediction, _)| prediction.score).map(|class| class as i64).collect();
                     let chances: Vec<f64> =
                         rows.iter().flat_map(|(prediction, _)| prediction.chances.iter().map(|chance| f64::from(*chance))).collect();
-                    metrics.update_many(&labels, &classes, (!chances.is_empty()).then_some(&chances), None)?;
+                    let weights = weights(rows.iter().map(|(prediction, _)| prediction.weight));
+                    metrics.update_many(&labels, &classes, (!chances.is_empty()).then_some(&chances), weights.as_deref())?;
                 }
                 Ok(())
             }
             Self::Binary(metrics) => {
-                let kept = pairs.iter().filter(|(_, score)| (0.0..=1.0).contains(score));
-                let (labels, scores): (Vec<f64>, Vec<f64>) = kept.map(|(label, score)| (f64::from(u8::from(*label > 0.5)), *score)).unzip();
-                metrics.update_many(&labels, Some(&scores), None, None)
+                let scored = |prediction: &Prediction| prediction.score.filter(|score| (0.0..=1.0).contains(score));
+                let kept: Vec<_> = joined.iter().filter_map(|(prediction, label)| Some((prediction, label, scored(prediction)?))).collect();
+                let (labels, scores): (Vec<f64>, Vec<f64>) =
+                    kept.iter().map(|(_, label, score)| (f64::from(u8::from(**label > 0.5)), *score)).unzip();
+                let weights = weights(kept.iter().map(|(prediction, ..)| prediction.weight));
+                metrics.update_many(&labels, Some(&scores), None, weights.as_deref())
             }
             Self::Regression(metrics) => {
-                let kept = pairs.iter().filter(|(label, number)| label.is_finite() && number.is_finite());
-                let (labels, numbers): (Vec<f64>, Vec<f64>) = kept.copied().unzip();
+                let pairs = joined.iter().filter_map(|(prediction, label)| Some((*label, prediction.score?)));
+                let (labels, numbers): (Vec<f64>, Vec<f64>) = pairs.filter(|(a, b)| a.is_finite() && b.is_finite()).unzip();
                 metrics.update_many(&labels, &numbers)
             }
         }
@@ -168,6 +171,11 @@ impl Quality {
             other => return Err(Error::decode(format!("a tile of the snapshot has metrics of task {other}"))),
         })
     }
+}
+
+/// Weights, unless all are 1.
+fn weights(weights: impl Iterator<Item = f64> + Clone) -> Option<Vec<f64>> {
+    weights.clone().any(|weight| weight != 1.0).then(|| weights.collect())
 }
 
 /// The metrics, the accuracy between its two-sided Clopper-Pearson limits.

@@ -210,7 +210,7 @@ impl PyMonitor {
     }
 
     /// One event; times in nanoseconds. A value of another kind than its column counts as null.
-    #[pyo3(signature = (row, time, id, prediction, score, chances, latency, error))]
+    #[pyo3(signature = (row, time, id, prediction, score, chances, weight, latency, error))]
     #[allow(clippy::too_many_arguments)] // one per keyword of `observe`; a tuple would be built for every event
     fn observe_one(
         &self,
@@ -220,13 +220,14 @@ impl PyMonitor {
         prediction: &Bound<'_, PyAny>,
         score: Option<f64>,
         chances: Option<Vec<f32>>,
+        weight: Option<f64>,
         latency: Option<f64>,
         error: bool,
     ) -> PyResult<()> {
         let py = row.py();
         let id = key(id)?;
         let mut gathering = held(py, &self.gathering[place()]);
-        gathering.events.begin(time, id, (score, chances.map(Vec::into_boxed_slice).unwrap_or_default()), latency, error);
+        gathering.events.begin(time, id, (score, chances.map(Vec::into_boxed_slice).unwrap_or_default(), weight), latency, error);
         let mut found = 0;
         for (column, field) in self.fields.iter().enumerate() {
             let mut item = row.get_item(field.name.bind(py)).ok().flatten();
