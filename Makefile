@@ -59,6 +59,7 @@ test-python: develop ## the Python tests
 
 lint: develop-lint ## format, clippy, ruff
 	cargo fmt --all --check
+	cd rust/fuzz && cargo metadata --locked --format-version 1 >/dev/null
 	cargo clippy --release --locked --workspace --all-targets -q -- -D warnings -A clippy::unwrap_used -A clippy::expect_used -A clippy::panic
 	cargo clippy --release --locked --workspace -q -- -D warnings
 	$(BIN)/ruff format --check
