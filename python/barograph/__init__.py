@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from barograph._barograph import ColumnProfile, __version__, catalog
     from barograph.backtests import Backtest, backtest
     from barograph.drift import compare
+    from barograph.feedback import FeedbackLoop
     from barograph.monitors import Monitor
     from barograph.privacies import Privacy
     from barograph.profiles import Profile, merge, profile
@@ -30,6 +31,7 @@ _HOMES = {
     "__version__": "_barograph",
     "catalog": "_barograph",
     "DriftReport": "reports",
+    "FeedbackLoop": "feedback",
     "Monitor": "monitors",
     "Privacy": "privacies",
     "Profile": "profiles",
@@ -47,6 +49,7 @@ __all__ = [
     "Backtest",
     "ColumnProfile",
     "DriftReport",
+    "FeedbackLoop",
     "Monitor",
     "Privacy",
     "Profile",

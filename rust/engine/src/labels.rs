@@ -172,7 +172,7 @@ pub fn keys(name: &str, array: &dyn Array) -> Result<Vec<Option<u128>>> {
     Ok(out)
 }
 
-fn integer(array: &dyn Array, row: usize) -> Option<i128> {
+pub(crate) fn integer(array: &dyn Array, row: usize) -> Option<i128> {
     use arrow_array::types as t;
     use arrow_schema::DataType as T;
     Some(match array.data_type() {

@@ -9,6 +9,7 @@ pub mod events;
 pub mod frame;
 pub mod labels;
 mod lattice;
+pub mod ledger;
 pub mod monitor;
 mod nearest;
 pub mod policy;
@@ -22,6 +23,7 @@ pub mod schema;
 pub mod seasons;
 mod segments;
 pub mod settings;
+mod text;
 mod watching;
 pub mod window;
 

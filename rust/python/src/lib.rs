@@ -9,6 +9,7 @@ mod border;
 mod detectors;
 mod errors;
 mod keys;
+mod ledgers;
 mod metrics;
 mod monitors;
 mod profiles;
@@ -38,6 +39,7 @@ fn _barograph(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(catalog, module)?)?;
     profiles::register(module)?;
     references::register(module)?;
+    ledgers::register(module)?;
     monitors::register(module)?;
     scores::register(module)?;
     detectors::register(module)?;
