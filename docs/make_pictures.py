@@ -311,9 +311,63 @@ def of_metrics():
     )
 
 
+def of_estimates():
+    rng = np.random.default_rng(7)
+    found = [[], []]
+    scores = rng.beta(1, 1, 20_000)
+    cbpe = bg.estimates.Cbpe.fit(scores, rng.random(20_000) < scores)
+    for window in range(60):
+        # Easier rows at first, harder ones later; from window 30 on a third of the labels has nothing to do with the score.
+        s = rng.beta(0.5 + window / 40, 0.5 + window / 40, 2000)
+        y = rng.random(2000) < np.where(rng.random(2000) < (window >= 30) / 3, 0.5, s)
+        found[0].append(cbpe.estimate(s)["accuracy"])
+        found[1].append(((s >= 0.5) == y).mean())
+    title = "accuracy estimated without labels and realised; scores lose their meaning at window 30"
+    picture("cbpe", range(60), found, title=title, across="window of 2,000 rows", names=["estimated", "realised"])
+    marks = np.unique(np.logspace(1.5, 4.7, 80).astype(int))
+
+    def limits(name, sequence, draw, title):
+        low, high, at = [], [], 0
+        for mark in marks:
+            sequence.update_many(*draw(mark - at))
+            at = mark
+            both = sequence.interval or (None, None)
+            low.append(both[0])
+            high.append(both[1])
+        fine = [one for one, other in zip(low, high, strict=True) if one is not None and other is not None]
+        skip = len(low) - len(fine)
+        picture(name, marks[skip:], [low[skip:], high[skip:]], title=title, across="events", log=True, band=(low[skip:], high[skip:]))
+
+    e = bg.estimates
+    limits("mean_sequence", e.MeanSequence(), lambda n: [rng.random(n) < 0.2], "limits of a share of 0.2, valid at all times")
+    limits("quantile_sequence", e.QuantileSequence(0.9), lambda n: [rng.lognormal(0, 1, n)], "limits of the 0.9 quantile, lognormal")
+    limits("asymptotic_sequence", e.AsymptoticSequence(), lambda n: [rng.exponential(1, n)], "limits of a mean of 1, exponential values")
+
+    def both(n):
+        y = rng.random(n) < 0.3
+        return y, y + rng.normal(size=n), y / 2 + rng.normal(size=n)
+
+    limits("auc_sequence", e.AucSequence(paired=True), both, "limits of the difference of two models' areas")
+    alarm, mean, held = e.RiskAlarm(rng.random(5000) < 0.1), [], []
+    for at in range(60):
+        alarm.update_many(rng.random(100) < (0.1 if at < 20 else 0.2))
+        mean.append(alarm.mean)
+        held.append(alarm.limit)
+    title = "mean loss and what it is held against; the error doubles at 2,000; alarm upright"
+    x = np.arange(1, 61) * 100
+    picture("risk_alarm", x, [mean, held], title=title, across="events", marks=[alarm.alarmed], names=["mean loss", "limit"])
+    wrong, capital = e.CalibrationAlarm(), []
+    for at in range(60):
+        p = rng.uniform(0.1, 0.9, 100)
+        wrong.update_many(rng.random(100) < p - (0 if at < 20 else 0.1), p)
+        capital.append(max(wrong.log_capital, -5.0))
+    title = "evidence (log capital); probabilities become 0.1 too high at 2,000; alarm upright"
+    picture("calibration_alarm", x, [capital], title=title, across="events", marks=[wrong.alarmed])
+
+
 if __name__ == "__main__":
     HERE.mkdir(exist_ok=True)
-    for draw in (of_shift, of_shares, of_rows, of_sketches, of_detectors, of_metrics):
+    for draw in (of_shift, of_shares, of_rows, of_sketches, of_detectors, of_metrics, of_estimates):
         draw()
     missing = [name for names in bg.catalog().values() for name in names if not (HERE / f"{name}.svg").exists()]
     assert not missing, missing

@@ -35,6 +35,18 @@ def seeds() -> Iterator[tuple[int, bytes]]:
     for choice, detector in enumerate(made, 15):
         detector.update_many((rng.random(300) < 0.3).astype(float))
         yield choice, inner(detector.to_bytes())
+    e = bg.estimates
+    scores = rng.random(200)
+    cbpe = e.Cbpe.fit(scores, rng.random(200) < scores)
+    sequences = (e.MeanSequence(), e.QuantileSequence(0.5), e.AsymptoticSequence(), e.RiskAlarm(scores))
+    for sequence in sequences:
+        sequence.update_many(scores)
+    pairs = (e.AucSequence(), e.CalibrationAlarm())
+    for pair in pairs:
+        pair.update_many(rng.random(200) < scores, scores)
+    # Behind the name of what it is.
+    named = [cbpe, cbpe.estimate(scores), *sequences, *pairs]
+    yield from ((choice, inner(one.to_bytes())[1 + inner(one.to_bytes())[0] :]) for choice, one in enumerate(named, 26))
 
 
 if __name__ == "__main__":

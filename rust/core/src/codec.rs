@@ -35,10 +35,12 @@ pub enum SnapshotKind {
     MeanEmbedding = 9,
     /// Histograms of rows along directions.
     SlicedProjections = 10,
+    /// An estimate without labels, or a sequence that is valid at any time.
+    Estimate = 11,
 }
 
 impl SnapshotKind {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Profile,
         Self::Reference,
         Self::Monitor,
@@ -49,6 +51,7 @@ impl SnapshotKind {
         Self::CoMoments,
         Self::MeanEmbedding,
         Self::SlicedProjections,
+        Self::Estimate,
     ];
 
     /// The word for it in messages.
@@ -64,6 +67,7 @@ impl SnapshotKind {
             Self::CoMoments => "co-moments",
             Self::MeanEmbedding => "mean embedding",
             Self::SlicedProjections => "sliced projections",
+            Self::Estimate => "estimate",
         }
     }
 }

@@ -7,6 +7,7 @@ pub mod combination;
 pub mod detectors;
 pub mod distributions;
 pub mod error;
+pub mod estimates;
 pub mod hash;
 pub mod metrics;
 pub mod rows;

@@ -4,6 +4,9 @@
 use barograph_core::codec::Reader;
 use barograph_core::codec::SnapshotKind;
 use barograph_core::detectors::{Adwin, Cusum, Ddm, Detect, Detector, Eddm, Ewma, HddmA, HddmW, Kswin, PageHinkley, Rank};
+use barograph_core::estimates::{
+    AsymptoticSequence, AucSequence, CalibrationAlarm, Cbpe, CbpeEstimate, MeanSequence, QuantileSequence, RiskAlarm,
+};
 use barograph_core::metrics::{BinaryMetrics, MulticlassMetrics, RankingMetrics, RegressionMetrics};
 use barograph_core::sketches::{
     CoMoments, ExponentialHistogram, FrequentItems, Hll, Kll, MeanEmbedding, Moments, Sample, SlicedProjections, Theta,
@@ -29,7 +32,7 @@ fn sealed(kind: SnapshotKind, bytes: &[u8]) -> Vec<u8> {
 fuzz_target!(|data: &[u8]| {
     let Some((choice, bytes)) = data.split_first() else { return };
     let mut reader = Reader::new(bytes);
-    match choice % 26 {
+    match choice % 34 {
         0 => drop(Profile::from_bytes(bytes)),
         1 => drop(Reference::from_bytes(bytes)),
         2 => {
@@ -85,6 +88,18 @@ fuzz_target!(|data: &[u8]| {
                 let _ = monitor.to_bytes();
             }
         }
-        _ => detector::<Rank>(&sealed(SnapshotKind::Detector, bytes)),
+        25 => detector::<Rank>(&sealed(SnapshotKind::Detector, bytes)),
+        26 => drop(Cbpe::decode(&mut reader).map(|cbpe| cbpe.calibrated(&[0.0, 0.3, 1.0]))),
+        27 => {
+            if let Ok(mut estimate) = CbpeEstimate::decode(&mut reader) {
+                let _ = (estimate.update_many(&[0.0, 0.3, 1.0], None), estimate.metrics(0.95));
+            }
+        }
+        28 => drop(MeanSequence::decode(&mut reader).map(|mut sequence| (sequence.update_many(&[0.5]), sequence.interval()))),
+        29 => drop(QuantileSequence::decode(&mut reader).map(|mut sequence| (sequence.update_many(&[0.5]), sequence.interval()))),
+        30 => drop(AsymptoticSequence::decode(&mut reader).map(|mut sequence| (sequence.update_many(&[0.5]), sequence.interval()))),
+        31 => drop(RiskAlarm::decode(&mut reader).map(|mut alarm| alarm.update_many(&[0.5]))),
+        32 => drop(AucSequence::decode(&mut reader).map(|mut sequence| (sequence.update_many(&[1.0], &[0.5], None), sequence.interval()))),
+        _ => drop(CalibrationAlarm::decode(&mut reader).map(|mut alarm| (alarm.update_many(&[1.0], &[0.5]), alarm.capital()))),
     }
 });

@@ -8,6 +8,7 @@
 mod border;
 mod detectors;
 mod errors;
+mod estimates;
 mod keys;
 mod ledgers;
 mod metrics;
@@ -30,6 +31,7 @@ fn catalog(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     families.set_item("sketches", sketches::NAMES)?;
     families.set_item("detectors", detectors::NAMES)?;
     families.set_item("metrics", metrics::NAMES)?;
+    families.set_item("estimates", estimates::NAMES)?;
     Ok(families)
 }
 
@@ -44,6 +46,7 @@ fn _barograph(module: &Bound<'_, PyModule>) -> PyResult<()> {
     scores::register(module)?;
     detectors::register(module)?;
     metrics::register(module)?;
+    estimates::register(module)?;
     row_sketches::register(module)?;
     sketches::register(module)
 }

@@ -18,9 +18,9 @@ use crate::profiles::lock;
 pub const NAMES: [&str; 4] = ["binary_metrics", "multiclass_metrics", "regression_metrics", "ranking_metrics"];
 
 type Doubles<'py> = PyReadonlyArray1<'py, f64>;
-type Rows = Vec<(&'static str, Option<f64>, Option<f64>, Option<f64>)>;
+pub(crate) type Rows = Vec<(&'static str, Option<f64>, Option<f64>, Option<f64>)>;
 
-fn rows(metrics: Vec<Metric>) -> Rows {
+pub(crate) fn rows(metrics: Vec<Metric>) -> Rows {
     metrics
         .into_iter()
         .map(|metric| (metric.name, metric.value, metric.limits.map(|limits| limits.0), metric.limits.map(|limits| limits.1)))
@@ -136,6 +136,19 @@ impl PyMulticlassMetrics {
         let scores: Option<Vec<f64>> = y_score.map(|scores| scores.as_array().iter().copied().collect());
         let weights = slice(weight.as_ref());
         py.detach(|| lock(&self.inner).update_many(&labels, &predictions, scores.as_deref(), weights.as_deref())).raise()
+    }
+
+    fn update_expected(
+        &self,
+        py: Python<'_>,
+        probabilities: PyReadonlyArray2<'_, f64>,
+        y_pred: PyReadonlyArray1<'_, i64>,
+        scores: PyReadonlyArray2<'_, f64>,
+    ) -> PyResult<()> {
+        let predictions: Vec<i64> = y_pred.as_array().iter().copied().collect();
+        let flat = |array: &PyReadonlyArray2<'_, f64>| array.as_array().iter().copied().collect::<Vec<f64>>();
+        let (probabilities, scores) = (flat(&probabilities), flat(&scores));
+        py.detach(|| lock(&self.inner).update_expected(&probabilities, &predictions, &scores)).raise()
     }
 
     fn merge(&self, other: &Self) -> PyResult<()> {

@@ -14,7 +14,7 @@ const BLOCK: usize = 4096;
 /// Fewer rows than this are not worth a table of both classes.
 const FEW: usize = 1024;
 /// Weights enter the score cells in these units.
-const WEIGHT_UNITS: f64 = (1 << 20) as f64;
+pub(super) const WEIGHT_UNITS: f64 = (1 << 20) as f64;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Calibration {

@@ -8,7 +8,7 @@ mod ranking;
 mod regression;
 pub mod roc_auc;
 
-pub use binary::BinaryMetrics;
+pub use binary::{BinaryMetrics, CALIBRATION_BINS};
 pub use multiclass::MulticlassMetrics;
 pub use ranking::RankingMetrics;
 pub use regression::RegressionMetrics;
@@ -26,11 +26,11 @@ pub struct Metric {
 }
 
 impl Metric {
-    fn new(name: &'static str, value: Option<f64>) -> Self {
+    pub(crate) fn new(name: &'static str, value: Option<f64>) -> Self {
         Self { name, value: value.filter(|value| value.is_finite()), limits: None }
     }
 
-    fn within(mut self, limits: Option<(f64, f64)>) -> Self {
+    pub(crate) fn within(mut self, limits: Option<(f64, f64)>) -> Self {
         self.limits = limits.filter(|(low, high)| low.is_finite() && high.is_finite() && self.value.is_some());
         self
     }

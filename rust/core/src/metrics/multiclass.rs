@@ -1,5 +1,6 @@
 //! Several classes, named by their position.
 
+use super::binary::WEIGHT_UNITS;
 use super::fixed::Fixed;
 use super::{Metric, RocAuc, ratio};
 use crate::codec::{Reader, Writer};
@@ -86,6 +87,37 @@ impl MulticlassMetrics {
                 for (class, cells) in self.cells.iter_mut().enumerate() {
                     cells.update(scores[row * self.classes + class], class == label);
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds rows without labels: each class counts with its probability. `probabilities` and `scores` hold one row per prediction,
+    /// flattened; the AUC ranks by `scores`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` naming argument and position; nothing is added then.
+    pub fn update_expected(&mut self, probabilities: &[f64], predictions: &[i64], scores: &[f64]) -> Result<()> {
+        let known = |class: i64| usize::try_from(class).is_ok_and(|class| class < self.classes);
+        if let Some(at) = predictions.iter().position(|class| !known(*class)) {
+            return Err(Error::invalid(format!("`y_pred` must hold known classes, got class {} at position {at}", predictions[at])));
+        }
+        for (name, values) in [("probabilities", probabilities), ("scores", scores)] {
+            if values.len() != predictions.len() * self.classes {
+                let (got, rows) = (values.len(), predictions.len());
+                return Err(Error::invalid(format!("`{name}` must have {} columns, got {got} numbers for {rows} rows", self.classes)));
+            }
+            super::binary::check(name, Some(values), values.len(), "in [0, 1]", |value| (0.0..=1.0).contains(&value))?;
+        }
+        self.cells.resize(self.classes, RocAuc::default());
+        self.rows += predictions.len() as u64;
+        for (row, prediction) in predictions.iter().enumerate() {
+            for class in 0..self.classes {
+                let (chance, score) = (probabilities[row * self.classes + class], scores[row * self.classes + class]);
+                self.confusion[class * self.classes + *prediction as usize].add(chance);
+                let positive = libm::rint(chance * WEIGHT_UNITS) as u64;
+                self.cells[class].add(score, true, positive);
+                self.cells[class].add(score, false, WEIGHT_UNITS as u64 - positive);
             }
         }
         Ok(())

@@ -7,7 +7,10 @@ use crate::scores::{Interval, Score};
 /// Cells per octave of `min(s, 1 - s)`: log-linear, so that rare events keep their resolution.
 const PER_OCTAVE: usize = 128;
 const OCTAVES: usize = 24;
-const HALF: usize = OCTAVES * PER_OCTAVE + 1;
+/// Nearer to 0 or 1 than this scores share a cell.
+const LEAST: f64 = 1.0 / (1u64 << OCTAVES) as f64;
+/// Cells up to one half.
+pub(crate) const HALF: usize = OCTAVES * PER_OCTAVE + 1;
 
 /// Counts of scores in [0, 1] per label, from which the AUC follows within a certain interval.
 ///
@@ -19,9 +22,10 @@ pub struct RocAuc {
 
 impl RocAuc {
     /// The cell of a score, ascending in the score.
-    fn cell(score: f64) -> usize {
+    #[inline]
+    pub(crate) fn cell(score: f64) -> usize {
         let low = score.min(1.0 - score);
-        let bits = low.max(libm::exp2(-(OCTAVES as f64))).to_bits();
+        let bits = low.max(LEAST).to_bits();
         // 7 mantissa bits: 128 equal cells in each octave below one half.
         let at = ((bits >> 45) as usize).saturating_sub((1023 - OCTAVES) << 7).min(HALF - 1);
         // at, or its mirror image, without a branch.
@@ -94,23 +98,9 @@ impl RocAuc {
         if negatives == 0 || positives == 0 {
             return None;
         }
-        let (n, p) = (negatives as f64 * unit, positives as f64 * unit);
-        let (mut below, mut low, mut tied) = (0.0f64, 0.0f64, 0.0f64);
-        let mut above_positive = p;
-        let (mut square_positive, mut square_negative) = (0.0f64, 0.0f64);
-        for (neg, pos) in self.counts[0].iter().zip(&self.counts[1]) {
-            let (neg, pos) = (*neg as f64 * unit, *pos as f64 * unit);
-            above_positive -= pos;
-            low += pos * below;
-            tied += pos * neg;
-            square_positive += pos * ((below + neg / 2.0) / n).powi(2);
-            square_negative += neg * ((above_positive + pos / 2.0) / p).powi(2);
-            below += neg;
-        }
-        let value = (low + tied / 2.0) / (n * p);
-        let spread = |square: f64, size: f64| if size > 1.0 { (square / size - value * value).max(0.0) / (size - 1.0) } else { 0.25 };
-        let deviation = libm::sqrt(spread(square_positive, p) + spread(square_negative, n));
-        let reach = crate::distributions::normal_quantile(f64::midpoint(1.0, confidence)) * deviation + tied / (2.0 * n * p);
+        let cells = self.counts[0].iter().zip(&self.counts[1]).map(|(neg, pos)| (*neg as f64 * unit, *pos as f64 * unit));
+        let Area { value, deviation, tied } = area(cells, negatives as f64 * unit, positives as f64 * unit);
+        let reach = crate::distributions::normal_quantile(f64::midpoint(1.0, confidence)) * deviation + tied;
         Some(Score {
             value,
             lower: Some((value - reach).max(0.0)),
@@ -129,22 +119,9 @@ impl RocAuc {
         if positives == 0 {
             return None;
         }
-        let (mut found, mut taken, mut sum) = (0.0f64, 0.0f64, 0.0f64);
-        let empty = Vec::new();
-        let negatives = if self.counts[0].is_empty() { &empty } else { &self.counts[0] };
-        for (at, pos) in self.counts[1].iter().enumerate().rev() {
-            let (p, n) = (*pos as f64, negatives.get(at).map_or(0.0, |n| *n as f64));
-            let size = p + n;
-            if p > 0.0 {
-                // The integral of precision over the cell, precision moving from found/taken to (found+p)/(taken+size).
-                let share = p / size;
-                let mixed = if taken > 0.0 { share + (found - taken * share) / size * libm::log1p(size / taken) } else { share };
-                sum += p * mixed;
-            }
-            found += p;
-            taken += size;
-        }
-        Some((sum / positives as f64).clamp(0.0, 1.0))
+        let negatives = &self.counts[0];
+        let cells = self.counts[1].iter().enumerate().rev();
+        Some(precision_sum(cells.map(|(at, pos)| (negatives.get(at).map_or(0.0, |n| *n as f64), *pos as f64))) / positives as f64)
     }
 
     /// Appends the counts to a snapshot.
@@ -168,6 +145,50 @@ impl RocAuc {
         }
         Ok(out)
     }
+}
+
+/// The area under the curve of counts, and how far it can be off.
+pub(crate) struct Area {
+    pub(crate) value: f64,
+    /// Standard deviation by `DeLong`'s formula.
+    pub(crate) deviation: f64,
+    /// Half of the share of pairs whose order inside a cell is unknown.
+    pub(crate) tied: f64,
+}
+
+/// The area under the curve of `(negatives, positives)` per cell, ascending in the score; `n` and `p` are their sums, above 0.
+pub(crate) fn area(cells: impl Iterator<Item = (f64, f64)>, n: f64, p: f64) -> Area {
+    let (mut below, mut low, mut tied) = (0.0f64, 0.0f64, 0.0f64);
+    let mut above_positive = p;
+    let (mut square_positive, mut square_negative) = (0.0f64, 0.0f64);
+    for (neg, pos) in cells {
+        above_positive -= pos;
+        low += pos * below;
+        tied += pos * neg;
+        square_positive += pos * ((below + neg / 2.0) / n).powi(2);
+        square_negative += neg * ((above_positive + pos / 2.0) / p).powi(2);
+        below += neg;
+    }
+    let value = (low + tied / 2.0) / (n * p);
+    let spread = |square: f64, size: f64| if size > 1.0 { (square / size - value * value).max(0.0) / (size - 1.0) } else { 0.25 };
+    Area { value, deviation: libm::sqrt(spread(square_positive, p) + spread(square_negative, n)), tied: tied / (2.0 * n * p) }
+}
+
+/// Precision summed over the positives of `(negatives, positives)` per cell, descending in the score.
+fn precision_sum(cells: impl Iterator<Item = (f64, f64)>) -> f64 {
+    let (mut found, mut taken, mut sum) = (0.0f64, 0.0f64, 0.0f64);
+    for (n, p) in cells {
+        let size = p + n;
+        if p > 0.0 {
+            // The integral of precision over the cell, precision moving from found/taken to (found+p)/(taken+size).
+            let share = p / size;
+            let mixed = if taken > 0.0 { share + (found - taken * share) / size * libm::log1p(size / taken) } else { share };
+            sum += p * mixed;
+        }
+        found += p;
+        taken += size;
+    }
+    sum.clamp(0.0, found)
 }
 
 #[cfg(test)]
