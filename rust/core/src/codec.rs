@@ -72,6 +72,11 @@ impl SnapshotKind {
     }
 }
 
+/// Rows that a snapshot may claim.
+const MOST_COUNTED: u64 = 1 << 56;
+/// What its counters may add up to: some count in small units.
+const MOST_IN_COUNTERS: u64 = 1 << 62;
+
 /// Appends primitives to a buffer.
 #[derive(Default, Debug)]
 pub struct Writer {
@@ -293,15 +298,28 @@ impl<'a> Reader<'a> {
         Ok((value >> 1) as i64 ^ -((value & 1) as i64))
     }
 
+    /// A number of rows: at most 2^56, so that the sums of many snapshots fit.
+    ///
+    /// # Errors
+    /// `Decode`.
+    pub fn count(&mut self) -> Result<u64> {
+        match self.u64()? {
+            count if count <= MOST_COUNTED => Ok(count),
+            count => Err(Error::decode(format!("no snapshot counts {count} rows"))),
+        }
+    }
+
     /// So many counters, written by [`Writer::counts`]; the caller bounds their number.
     ///
     /// # Errors
     /// `Decode`.
     pub fn counts(&mut self, number: usize) -> Result<Vec<u64>> {
         let mut out = Vec::with_capacity(number);
+        let mut total = 0u64;
         while out.len() < number {
             let count = self.u64()?;
             if count > 0 {
+                total = total.saturating_add(count);
                 out.push(count);
                 continue;
             }
@@ -310,6 +328,9 @@ impl<'a> Reader<'a> {
                 return Err(Error::decode("a run of zeros in the snapshot is not as it was written"));
             }
             out.resize(out.len() + more as usize + 1, 0);
+        }
+        if total > MOST_IN_COUNTERS {
+            return Err(Error::decode("the counters of the snapshot add up to more than any stream has"));
         }
         Ok(out)
     }

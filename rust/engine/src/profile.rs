@@ -139,9 +139,9 @@ impl Numbers {
 
     fn decode(reader: &mut Reader<'_>) -> Result<Self> {
         let out = Self {
-            nan: reader.u64()?,
-            positive_infinity: reader.u64()?,
-            negative_infinity: reader.u64()?,
+            nan: reader.count()?,
+            positive_infinity: reader.count()?,
+            negative_infinity: reader.count()?,
             min: reader.option_finite()?.unwrap_or(f64::INFINITY),
             max: reader.option_finite()?.unwrap_or(f64::NEG_INFINITY),
             moments: Moments::decode(reader)?,
@@ -367,7 +367,7 @@ impl ColumnProfile {
             kind: reader.str()?.parse().map_err(wrong)?,
             role: reader.str()?.parse().map_err(wrong)?,
         };
-        let (count, nulls) = (reader.u64()?, reader.u64()?);
+        let (count, nulls) = (reader.count()?, reader.count()?);
         let unread = Some(reader.str()?.to_owned()).filter(|text| !text.is_empty());
         let content = match reader.u8()? {
             1 => Content::Numbers(Box::new(Numbers::decode(reader)?)),
@@ -528,7 +528,7 @@ impl Profile {
     /// # Errors
     /// `Decode` for bytes that no `encode` wrote.
     pub fn decode(reader: &mut Reader<'_>) -> Result<Self> {
-        let rows = reader.u64()?;
+        let rows = reader.count()?;
         let reference = Some(reader.str()?.to_owned()).filter(|id| !id.is_empty());
         let window = if reader.bool()? { Some((reader.i64()?, reader.i64()?)) } else { None };
         let columns = (0..reader.len(8)?).map(|_| ColumnProfile::decode(reader)).collect::<Result<Vec<_>>>()?;

@@ -80,7 +80,7 @@ impl AsymptoticSequence {
     /// `Decode` for anything else.
     pub fn decode(reader: &mut Reader<'_>) -> Result<Self> {
         let mut out = Self::new(reader.finite()?).map_err(|error| Error::decode(error.message))?;
-        (out.count, out.mean, out.squares) = (reader.u64()?, reader.finite()?, reader.finite()?);
+        (out.count, out.mean, out.squares) = (reader.count()?, reader.finite()?, reader.finite()?);
         if out.squares < 0.0 {
             return Err(Error::decode("a sum of squares must not be negative"));
         }

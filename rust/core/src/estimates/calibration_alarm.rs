@@ -120,12 +120,12 @@ impl CalibrationAlarm {
     pub fn decode(reader: &mut Reader<'_>) -> Result<Self> {
         let (alpha, tolerance) = (reader.finite()?, reader.finite()?);
         let mut out = Self::new(tolerance, alpha).map_err(|error| Error::decode(error.message))?;
-        out.count = reader.u64()?;
+        out.count = reader.count()?;
         for capital in out.bets.iter_mut().flatten() {
             *capital = reader.finite()?;
         }
         for gap in &mut out.gaps {
-            *gap = (reader.u64()?, reader.finite()?);
+            *gap = (reader.count()?, reader.finite()?);
         }
         out.alarmed = Some(reader.u64()?).filter(|at| *at > 0);
         if out.alarmed.is_some_and(|at| at > out.count) {

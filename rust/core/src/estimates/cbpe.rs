@@ -9,10 +9,10 @@ use crate::error::{Error, Result};
 use crate::metrics::roc_auc::{HALF, RocAuc, area};
 use crate::metrics::{CALIBRATION_BINS, Metric};
 
-/// Sums are in units of 2^-30: adding them is exact and free of order.
-const UNIT: f64 = (1u64 << 30) as f64;
+/// Sums are in units of 2^-26: adding them is exact and free of order.
+const UNIT: f64 = (1u64 << 26) as f64;
 const MAGIC: f64 = 6_755_399_441_055_744.0;
-const MOST_ROWS: u64 = 1 << 33;
+const MOST_ROWS: u64 = 1 << 36;
 const CELLS: usize = 2 * HALF;
 /// Tiles of the reference, each left out once.
 const TILES: usize = 10;
@@ -408,7 +408,7 @@ impl CbpeEstimate {
     /// `Decode` for anything else.
     pub fn decode(reader: &mut Reader<'_>) -> Result<Self> {
         let cbpe = Arc::new(Cbpe::decode(reader)?);
-        let rows = reader.u64()?;
+        let rows = reader.count()?;
         let (counts, scores) = (reader.counts(2 * cbpe.slots())?, reader.counts(2 * cbpe.slots())?);
         let slots = counts.iter().zip(&scores).map(|(rows, score)| Slot { rows: *rows, score: *score }).collect();
         let out = Self { cbpe, slots, rows };

@@ -117,7 +117,7 @@ impl MeanSequence {
     pub fn decode(reader: &mut Reader<'_>) -> Result<Self> {
         let (lower, upper, alpha) = (reader.finite()?, reader.finite()?, reader.finite()?);
         let mut out = Self::new(lower, upper, alpha).map_err(|error| Error::decode(error.message))?;
-        out.count = reader.u64()?;
+        out.count = reader.count()?;
         (out.sum, out.variance) = (reader.finite()?, reader.finite()?);
         let most = out.count as f64 * (1.0 + 1e-9);
         if !(0.0..=most).contains(&out.sum) || !(0.0..=most).contains(&out.variance) {

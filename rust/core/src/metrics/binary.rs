@@ -250,7 +250,7 @@ impl BinaryMetrics {
     /// # Errors
     /// `Decode` at the end of the bytes.
     pub fn decode(reader: &mut Reader<'_>) -> Result<Self> {
-        let mut out = Self { rows: reader.u64()?, unlabelled: reader.u64()?, weighted: reader.bool()?, ..Self::default() };
+        let mut out = Self { rows: reader.count()?, unlabelled: reader.count()?, weighted: reader.bool()?, ..Self::default() };
         let sums = out.confusion.iter_mut().flatten().chain([&mut out.scored]).chain(&mut out.losses).chain(&mut out.squares);
         for sum in sums {
             *sum = Fixed::decode(reader)?;

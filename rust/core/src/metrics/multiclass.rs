@@ -213,7 +213,7 @@ impl MulticlassMetrics {
     pub fn decode(reader: &mut Reader<'_>) -> Result<Self> {
         let classes = reader.u64()?;
         let mut out = Self::new(usize::try_from(classes).unwrap_or(usize::MAX)).map_err(|error| Error::decode(error.message))?;
-        (out.rows, out.unlabelled) = (reader.u64()?, reader.u64()?);
+        (out.rows, out.unlabelled) = (reader.count()?, reader.count()?);
         for sum in &mut out.confusion {
             *sum = Fixed::decode(reader)?;
         }

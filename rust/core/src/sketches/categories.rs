@@ -177,7 +177,7 @@ impl Categories {
     /// # Errors
     /// `Decode` for bytes that no `encode` wrote.
     pub fn decode(reader: &mut Reader<'_>) -> Result<Self> {
-        let (total, error) = (reader.u64()?, reader.u64()?);
+        let (total, error) = (reader.count()?, reader.count()?);
         let distinct = Hll::decode(reader)?;
         let n = reader.len(3)?;
         let mut out =
@@ -185,7 +185,7 @@ impl Categories {
         let mut sum = 0u64;
         for _ in 0..n {
             let name = reader.str()?;
-            let entry = Entry { count: reader.u64()?, pinned: reader.bool()? };
+            let entry = Entry { count: reader.count()?, pinned: reader.bool()? };
             sum = sum
                 .checked_add(entry.count)
                 .filter(|sum| *sum <= total)

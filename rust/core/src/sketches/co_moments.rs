@@ -189,7 +189,7 @@ impl CoMoments {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let mut reader = Reader::open(bytes, SnapshotKind::CoMoments)?;
         let mut out = Self::new(reader.len(8)?).map_err(|error| Error::decode(error.message))?;
-        out.count = reader.u64()?;
+        out.count = reader.count()?;
         for value in out.means.iter_mut().chain(&mut out.products) {
             *value = reader.f64()?;
         }

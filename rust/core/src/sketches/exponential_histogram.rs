@@ -521,7 +521,7 @@ impl ExponentialHistogram {
             return Err(Error::decode("a histogram in the snapshot names a shift of 0"));
         }
         let width = out.width();
-        out.zero = reader.u64()?;
+        out.zero = reader.count()?;
         let mut total = out.zero;
         for sign in 0..2 {
             let pages = reader.len(2)?;

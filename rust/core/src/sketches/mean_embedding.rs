@@ -191,7 +191,7 @@ impl MeanEmbedding {
         let mut reader = Reader::open(bytes, SnapshotKind::MeanEmbedding)?;
         let (seed, bandwidth) = (reader.u64()?, reader.finite()?);
         let scale = Scale::decode(&mut reader)?;
-        let count = reader.u64()?;
+        let count = reader.count()?;
         let features = reader.len(2)?;
         if bandwidth <= 0.0 || !(1..=MOST).contains(&features) {
             return Err(Error::decode("an embedding in the snapshot has parameters out of range"));

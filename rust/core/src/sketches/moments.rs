@@ -311,7 +311,7 @@ impl Moments {
     /// # Errors
     /// `Decode` for bytes that no `encode` wrote.
     pub fn decode(reader: &mut Reader<'_>) -> Result<Self> {
-        Ok(Self { count: reader.u64()?, sums: [Big::decode(reader)?, Big::decode(reader)?], squares: Big::decode(reader)? })
+        Ok(Self { count: reader.count()?, sums: [Big::decode(reader)?, Big::decode(reader)?], squares: Big::decode(reader)? })
     }
 }
 
