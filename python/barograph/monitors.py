@@ -327,17 +327,15 @@ class Monitor:
             self._timer.awake()
 
     def label(self, frame: Frame, *, id: str, label: str, time: str | None = None) -> None:
-        """Adds labels by event id: 0 or 1, classes, or numbers for a regression; late, early, in any order.
+        """Adds labels by event id: 0 or 1, classes, or numbers for a regression; late, early, corrected, in any order.
 
-        The first label of an event counts. time: the column of arrival times, checked and not used yet: labels count from when they
-        are given.
+        time: the column of arrival times; without it labels arrive now. Of several labels of an event the one that arrived last counts, or
+        the first where the policy says `labels = "first"`; metrics change as if the other had never come. Labelled events stay for
+        corrections while an eighth of `memory` holds them (128 bytes each), then the first labelled go; four million may wait for a label.
         """
         for part in parts(frame):
-            names = getattr(part, "columns", None)
-            if time is not None and names is not None and time not in names:
-                raise InvalidArgumentError(f"`time` names column {time!r}, which the frame has not", f"it has {', '.join(names)}")
             with self._busy:
-                self._native.label(part, id, label)
+                self._native.label(part, id, label, clock.time_ns(), time)
 
     def tick(self, now: datetime | None = None) -> None:
         """Closes every window that ends at or before `now` and judges it; tells `on_alert`, and saves to `autosave`."""

@@ -73,7 +73,7 @@ def replayed(observe, restored=False):
     monitor = made()
     for at, (end, frame) in enumerate(hours()):
         observe(monitor, frame)
-        monitor.label(frame, id="id", label="y")
+        monitor.label(frame, id="id", label="y", time="at")
         if restored and at in (50, 51, 120):
             monitor = bg.Monitor.restore(monitor.snapshot())
         monitor.tick(end)
@@ -87,7 +87,7 @@ def by_workers():
         workers = [made(), made()]
         for at, worker in enumerate(workers):
             by_frame(worker, frame.gather_every(2, at))
-            worker.label(frame.gather_every(2, 1 - at), id="id", label="y")
+            worker.label(frame.gather_every(2, 1 - at), id="id", label="y", time="at")
         for worker in workers:
             gathered.merge(bg.Monitor.restore(worker.snapshot()))
         gathered.tick(end)

@@ -111,10 +111,45 @@ def test_orphans_are_counted_and_nulls_skipped():
 
 def test_a_label_that_comes_twice_counts_once():
     frame = rows(500, 1)
-    once, twice = watched([frame], [frame]), watched([frame], [frame, frame.with_columns(y=1 - pl.col("y"))])
+    once, twice = watched([frame], [frame]), watched([frame], [frame, frame])
     end = DAY + timedelta(days=1)
     assert once.summary(DAY, end).labelled == twice.summary(DAY, end).labelled == 500
     assert once.summary(DAY, end).metrics == twice.summary(DAY, end).metrics
+    assert twice.counts()["superseded_labels"] == 500
+
+
+@pytest.mark.parametrize("choice", ["last", "first"])
+def test_corrected_labels_leave_no_trace_of_what_they_correct(choice):
+    frame = rows(500, 1).with_columns(arrived=pl.lit(DAY + timedelta(hours=30)))
+    wrong = frame.with_columns(y=1 - pl.col("y"), arrived=pl.lit(DAY + timedelta(hours=29 if choice == "last" else 31)))
+    end = DAY + timedelta(days=1)
+    want = watched([frame], [frame]).summary(DAY, end)
+    assert want.metrics != watched([frame], [wrong]).summary(DAY, end).metrics
+    # Whatever comes first, also before its event, and across a restart.
+    for order in ([wrong, frame], [frame, wrong], [wrong[:250], frame, wrong[250:]]):
+        for early in (False, True):
+            monitor = bg.Monitor("m", reference=REFERENCE, ticks="manual", policy={"labels": choice, "window": "1d"})
+            if not early:
+                monitor.observe_frame(frame, time="at", id="id", score="score")
+            for part in order:
+                monitor.label(part, id="id", label="y", time="arrived")
+                monitor = bg.Monitor.restore(monitor.snapshot(), ticks="manual")
+            if early:
+                monitor.observe_frame(frame, time="at", id="id", score="score")
+            found = monitor.summary(DAY, end)
+            assert (found.labelled, found.metrics) == (500, want.metrics)
+
+
+def test_workers_that_saw_one_event_each_with_a_label_count_it_once():
+    frame = rows(300, 1).with_columns(arrived=pl.lit(DAY + timedelta(hours=30)))
+    wrong = frame.with_columns(y=1 - pl.col("y"), arrived=pl.lit(DAY + timedelta(hours=29)))
+    end = DAY + timedelta(days=1)
+    mine, theirs = watched([frame]), watched([])
+    mine.label(wrong, id="id", label="y", time="arrived")
+    theirs.label(frame, id="id", label="y", time="arrived")
+    mine.merge(theirs)
+    want = watched([frame], [frame]).summary(DAY, end)
+    assert (mine.summary(DAY, end).labelled, mine.summary(DAY, end).metrics) == (300, want.metrics)
 
 
 def test_what_is_wrong_is_named():
@@ -338,9 +373,9 @@ def test_old_tiles_become_days_and_weeks_and_lose_nothing():
     assert monitor.summary(DAY + timedelta(days=7), DAY + timedelta(days=14)).events == 7 * 240
     # Labels and events that come after it find the day and the week they belong to.
     again = bg.Monitor.restore(monitor.snapshot())
-    labels = frame.select("id", y=(pl.col("score") > 0.5).cast(pl.Int8))
+    labels = frame.select("id", "at", y=(pl.col("score") > 0.5).cast(pl.Int8))
     for one in (monitor, again):
-        one.label(labels, id="id", label="y")
+        one.label(labels, id="id", label="y", time="at")
         one.observe_frame(frame[:100].drop("id"), time="at", score="score")
         one.tick(DAY + timedelta(days=151))
     assert monitor.snapshot() == again.snapshot()

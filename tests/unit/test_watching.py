@@ -43,18 +43,18 @@ def stamped(rows, seconds=7):
 
 def test_events_one_by_one_in_frames_and_through_a_restore_are_the_same_to_the_byte():
     rows = stamped(frame(3000, 1, 0.7))
-    labels = rows.select("id", y=(pl.col("score") > 0.4).cast(pl.Int8))
+    labels = rows.select("id", "at", y=(pl.col("score") > 0.4).cast(pl.Int8))
     one, many, half = made(), made(), made()
     for row in rows.iter_rows(named=True):
         one.observe(row, time=row.pop("at"), id=row.pop("id"), score=row["score"], latency_seconds=0.01)
     rows = rows.with_columns(latency=0.01)
     many.observe_frame(rows, time="at", id="id", score="score", latency_seconds="latency")
     half.observe_frame(rows[:1700], time="at", id="id", score="score", latency_seconds="latency")
-    half.label(labels[:900], id="id", label="y")
+    half.label(labels[:900], id="id", label="y", time="at")
     half = bg.Monitor.restore(half.snapshot())
     half.observe_frame(rows[1700:], time="at", id="id", score="score", latency_seconds="latency")
     for monitor, rest in ((one, labels), (many, labels[::-1]), (half, labels[900:])):
-        monitor.label(rest, id="id", label="y")
+        monitor.label(rest, id="id", label="y", time="at")
         monitor.tick(DAY + timedelta(hours=4))
     assert one.history().height > 20
     assert one.alerts().height >= 1

@@ -1,5 +1,7 @@
 //! Labels that come later than their events, or earlier, or never: joined by id.
 
+use std::collections::BTreeSet;
+
 use arrow_array::Array;
 use arrow_array::cast::AsArray;
 use barograph_core::codec::{Reader, Writer};
@@ -8,6 +10,7 @@ use barograph_core::{Error, Result};
 use hashbrown::HashMap;
 
 use crate::frame;
+use crate::ledger::Choice;
 
 /// Events that wait for their label and labels that wait for their event, each.
 const MOST_WAITING: usize = 1 << 22;
@@ -28,50 +31,132 @@ pub struct Prediction {
     pub weight: f64,
 }
 
-/// The join. An id that comes twice keeps its first event; a label whose event is not known waits for it.
+/// A label, and when it arrived.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Label {
+    /// 0 or 1, the position of a class, or a number.
+    pub value: f64,
+    /// Nanoseconds since the epoch.
+    pub time: i64,
+}
+
+/// A prediction whose label changed: the one that counted, and the one that counts now.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub struct Change {
+    pub prediction: Prediction,
+    pub before: Option<f64>,
+    pub now: Option<f64>,
+}
+
+/// The join. Of several events of one id the first counts; which of several labels counts says the [`Choice`]. Labelled events stay, for
+/// corrections, as long as there is room; a label whose event is not known waits for it.
 #[derive(Clone, Debug, Default)]
 pub struct LabelJoin {
-    events: HashMap<u128, Prediction>,
-    labels: HashMap<u128, f64>,
+    choice: Choice,
+    /// Labelled events that are kept.
+    keep: usize,
+    events: HashMap<u128, (Prediction, Option<Label>)>,
+    labels: HashMap<u128, Label>,
+    /// Arrival times of the labels of labelled events, and their ids: the first are the first to go.
+    labelled: BTreeSet<(i64, u128)>,
     /// Events or labels given up because too many waited.
     pub dropped: u64,
+    /// Later events of a known id.
+    pub duplicates: u64,
+    /// Labels that took the place of another one, or came to one that stayed.
+    pub superseded: u64,
 }
 
 impl LabelJoin {
+    /// Nothing yet; labelled events may take `memory` bytes, about.
+    pub fn new(choice: Choice, memory: usize) -> Self {
+        Self { choice, keep: memory / 128, ..Self::default() }
+    }
+
+    /// Whether a label counts rather than the one known before.
+    fn wins(&self, new: Label, old: Label) -> bool {
+        match self.choice {
+            Choice::Last => new.time >= old.time,
+            Choice::First => new.time < old.time,
+        }
+    }
+
+    /// An event has its label; the first labelled ones go when there are too many.
+    fn done(&mut self, id: u128, label: Label) {
+        self.labelled.insert((label.time, id));
+        while self.labelled.len() > self.keep.min(MOST_WAITING) {
+            self.labelled.pop_first().map(|(_, id)| self.events.remove(&id));
+        }
+    }
+
     /// An event; its label if that came first.
-    pub fn event(&mut self, id: u128, prediction: Prediction) -> Option<f64> {
-        if let Some(label) = self.labels.remove(&id) {
-            return Some(label);
+    pub fn event(&mut self, id: u128, prediction: Prediction) -> Option<Change> {
+        if self.events.contains_key(&id) {
+            self.duplicates += 1;
+            return None;
         }
-        if self.events.len() < MOST_WAITING {
-            self.events.entry(id).or_insert(prediction);
+        let label = self.labels.remove(&id);
+        let change = label.map(|label| Change { prediction: prediction.clone(), before: None, now: Some(label.value) });
+        if let Some(label) = label {
+            self.events.insert(id, (prediction, Some(label)));
+            self.done(id, label);
+        } else if self.events.len() - self.labelled.len() < MOST_WAITING {
+            self.events.insert(id, (prediction, label));
+        } else {
+            self.dropped += 1;
+        }
+        change
+    }
+
+    /// A label; what it changes, if its event came first.
+    pub fn label(&mut self, id: u128, label: Label) -> Option<Change> {
+        let known = self.events.get(&id).and_then(|(_, known)| *known).or_else(|| self.labels.get(&id).copied());
+        if let Some(known) = known {
+            self.superseded += 1;
+            if !self.wins(label, known) {
+                return None;
+            }
+        }
+        if let Some((prediction, to)) = self.events.get_mut(&id) {
+            *to = Some(label);
+            let before = known.map(|known| known.value);
+            let change = (before != Some(label.value)).then(|| Change { prediction: prediction.clone(), before, now: Some(label.value) });
+            if let Some(known) = known {
+                self.labelled.remove(&(known.time, id));
+            }
+            self.done(id, label);
+            return change;
+        }
+        if known.is_some() || self.labels.len() < MOST_WAITING {
+            self.labels.insert(id, label);
         } else {
             self.dropped += 1;
         }
         None
     }
 
-    /// A label; its event if that came first.
-    pub fn label(&mut self, id: u128, label: f64) -> Option<Prediction> {
-        if let Some(prediction) = self.events.remove(&id) {
-            return Some(prediction);
+    /// Takes another's events and labels. The changes are those beyond what each had joined by itself.
+    pub fn merge(&mut self, other: &Self) -> Vec<Change> {
+        let mut changes = Vec::new();
+        let mut ids: Vec<_> = other.events.keys().copied().collect();
+        ids.sort_unstable();
+        for id in ids {
+            let Some((prediction, label)) = other.events.get(&id).cloned() else { continue };
+            // What it had joined comes in anew, by the rules here.
+            if let Some(label) = label {
+                changes.push(Change { prediction: prediction.clone(), before: Some(label.value), now: None });
+            }
+            changes.extend(self.event(id, prediction));
+            changes.extend(label.and_then(|label| self.label(id, label)));
         }
-        if self.labels.len() < MOST_WAITING {
-            self.labels.entry(id).or_insert(label);
-        } else {
-            self.dropped += 1;
-        }
-        None
-    }
-
-    /// Takes another's events and labels; the predictions that met their label.
-    pub fn merge(&mut self, other: &Self) -> Vec<(Prediction, f64)> {
-        let events =
-            other.events.iter().filter_map(|(id, prediction)| self.event(*id, prediction.clone()).map(|label| (prediction.clone(), label)));
-        let mut joined: Vec<(Prediction, f64)> = events.collect();
-        joined.extend(other.labels.iter().filter_map(|(id, label)| self.label(*id, *label).map(|prediction| (prediction, *label))));
+        let mut ids: Vec<_> = other.labels.iter().collect();
+        ids.sort_unstable_by_key(|(id, _)| **id);
+        changes.extend(ids.into_iter().filter_map(|(id, label)| self.label(*id, *label)));
         self.dropped += other.dropped;
-        joined
+        self.duplicates += other.duplicates;
+        self.superseded += other.superseded;
+        changes
     }
 
     /// Appends the join to a snapshot, ids in order.
@@ -80,52 +165,60 @@ impl LabelJoin {
             writer.u64((id >> 64) as u64);
             writer.u64(id as u64);
         };
+        let when = |writer: &mut Writer, label: &Label| {
+            writer.f64(label.value);
+            writer.i64(label.time);
+        };
         let mut events: Vec<_> = self.events.iter().collect();
         events.sort_unstable_by_key(|(id, _)| **id);
         writer.len(events.len());
-        for (key, prediction) in events {
+        for (key, (prediction, label)) in events {
             id(writer, *key);
             writer.i64(prediction.tile);
             writer.option_f64(prediction.score);
             writer.f64(prediction.weight);
             writer.len(prediction.chances.len());
             prediction.chances.iter().for_each(|chance| writer.f64(f64::from(*chance)));
+            writer.bool(label.is_some());
+            label.iter().for_each(|label| when(writer, label));
         }
         let mut labels: Vec<_> = self.labels.iter().collect();
         labels.sort_unstable_by_key(|(id, _)| **id);
         writer.len(labels.len());
         for (key, label) in labels {
             id(writer, *key);
-            writer.f64(*label);
+            when(writer, label);
         }
-        writer.u64(self.dropped);
+        [self.dropped, self.duplicates, self.superseded].into_iter().for_each(|count| writer.u64(count));
     }
 
     /// Reads a join back.
     ///
     /// # Errors
     /// `Decode` for bytes that no `encode` wrote.
-    pub fn decode(reader: &mut Reader<'_>) -> Result<Self> {
+    pub fn decode(reader: &mut Reader<'_>, choice: Choice, memory: usize) -> Result<Self> {
         let id = |reader: &mut Reader<'_>| -> Result<u128> { Ok(u128::from(reader.u64()?) << 64 | u128::from(reader.u64()?)) };
-        let mut out = Self::default();
-        for _ in 0..reader.len(4)? {
+        let when = |reader: &mut Reader<'_>| -> Result<Label> {
+            let label = Label { value: reader.f64()?, time: reader.i64()? };
+            if label.value.is_nan() { Err(Error::decode("a label of the snapshot is not a number")) } else { Ok(label) }
+        };
+        let mut out = Self::new(choice, memory);
+        for _ in 0..reader.len(5)? {
             let key = id(reader)?;
             let (tile, score, weight) = (reader.i64()?, reader.option_finite()?, reader.f64()?);
             if !(0.0..=MOST_WEIGHT).contains(&weight) {
                 return Err(Error::decode("a weight of the snapshot is out of range"));
             }
             let chances = (0..reader.len(8)?).map(|_| Ok(reader.f64()? as f32)).collect::<Result<Box<[f32]>>>()?;
-            let prediction = Prediction { tile, score, chances, weight };
-            out.events.insert(key, prediction);
+            let label = if reader.bool()? { Some(when(reader)?) } else { None };
+            out.labelled.extend(label.map(|label| (label.time, key)));
+            out.events.insert(key, (Prediction { tile, score, chances, weight }, label));
         }
-        for _ in 0..reader.len(10)? {
-            let (key, label) = (id(reader)?, reader.f64()?);
-            if label.is_nan() {
-                return Err(Error::decode("a label of the snapshot is not a number"));
-            }
-            out.labels.insert(key, label);
+        for _ in 0..reader.len(11)? {
+            let key = id(reader)?;
+            out.labels.insert(key, when(reader)?);
         }
-        out.dropped = reader.u64()?;
+        (out.dropped, out.duplicates, out.superseded) = (reader.count()?, reader.count()?, reader.count()?);
         Ok(out)
     }
 

@@ -11,7 +11,7 @@ use arrow_schema::{Field, Schema as ArrowSchema};
 use barograph_core::hash::murmur3_of_word;
 use barograph_core::{Error, Result};
 use hashbrown::HashTable;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::frame;
 use crate::labels::{doubles, keys};
@@ -25,7 +25,7 @@ const CHUNK: usize = 1 << 16;
 const MOST_ROWS: usize = NONE as usize - 1;
 
 /// Which label of several counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Choice {
     /// The one that arrived last; of several at that instant the later row.

@@ -20,7 +20,7 @@ use crate::bets::Bets;
 use crate::compare::compare;
 use crate::events::Marks;
 use crate::frame;
-use crate::labels::{LabelJoin, MOST_WEIGHT, Prediction, classes, doubles, keys};
+use crate::labels::{Change, Label, LabelJoin, MOST_WEIGHT, Prediction, classes, doubles, keys};
 use crate::lattice::Lattice;
 use crate::policy::{Length, Policy};
 use crate::profile::Profile;
@@ -153,7 +153,7 @@ impl Monitor {
         Ok(Self {
             tile,
             tiles: Lattice::new(tile, (policy.task, policy.classes.len()), reference.columns.len(), memory / 2),
-            join: LabelJoin::default(),
+            join: LabelJoin::new(config.policy.labels, config.policy.memory / 8),
             closed: None,
             history: Vec::new(),
             bets,
@@ -245,7 +245,7 @@ impl Monitor {
     pub fn add(&mut self, batch: &RecordBatch, marks: &Marks) -> Result<()> {
         let starts: Vec<i64> = marks.times.iter().map(|time| window::start_of(*time, self.tile)).collect();
         self.late += self.closed.map_or(0, |closed| starts.iter().filter(|start| **start < closed).count() as u64);
-        let (mut from, mut joined) = (0, Vec::new());
+        let (mut from, mut changes) = (0, Vec::new());
         for run in starts.chunk_by(|a, b| a == b) {
             let (start, until) = (run[0], from + run.len());
             if self.closed.is_some_and(|closed| start < closed.saturating_sub(self.config.policy.lateness.0)) {
@@ -275,13 +275,11 @@ impl Monitor {
                 let chances = marks.chances.get(row).cloned().unwrap_or_default();
                 let weight = marks.weights.get(row).copied().unwrap_or(1.0);
                 let prediction = Prediction { tile: start, score: marks.scores.get(row).copied().flatten(), chances, weight };
-                if let Some(label) = self.join.event(id, prediction.clone()) {
-                    joined.push((prediction, label));
-                }
+                changes.extend(self.join.event(id, prediction));
             }
             from = until;
         }
-        self.join_all(joined)?;
+        self.relabel(changes)?;
         self.beat(marks);
         self.seen += marks.times.len() as u64;
         Ok(())
@@ -354,34 +352,49 @@ impl Monitor {
         Ok(())
     }
 
-    /// Predictions that met their label, tile by tile.
-    fn join_all(&mut self, mut joined: Vec<(Prediction, f64)>) -> Result<()> {
-        joined.sort_by_key(|(prediction, _)| prediction.tile);
-        for run in joined.chunk_by(|a, b| a.0.tile == b.0.tile) {
-            if let Some(tile) = self.tiles.find(run[0].0.tile)? {
-                tile.labelled += run.len() as u64;
-                tile.quality.update(run)?;
+    /// Predictions whose label changed, tile by tile.
+    fn relabel(&mut self, mut changes: Vec<Change>) -> Result<()> {
+        changes.sort_by_key(|change| change.prediction.tile);
+        for run in changes.chunk_by(|a, b| a.prediction.tile == b.prediction.tile) {
+            let Some(tile) = self.tiles.find(run[0].prediction.tile)? else { continue };
+            let rows = |of: fn(&Change) -> Option<f64>| -> Vec<(Prediction, f64)> {
+                run.iter().filter_map(|change| Some((change.prediction.clone(), of(change)?))).collect()
+            };
+            let (come, gone) = (rows(|change| change.now), rows(|change| change.before));
+            tile.quality.update(&come)?;
+            if !gone.is_empty() {
+                tile.quality.remove(&gone)?;
             }
+            tile.labelled = (tile.labelled + come.len() as u64).saturating_sub(gone.len() as u64);
         }
         Ok(())
     }
 
-    /// Adds labels by event id: 0 or 1, classes, or numbers for a regression. Null labels and ids are skipped.
+    /// Adds labels by event id: 0 or 1, classes, or numbers for a regression. Null labels and ids are skipped; `time` names the column of
+    /// arrival times, without it they arrive at `now`.
     ///
     /// # Errors
     /// `InvalidArgument` for a column that is missing or of the wrong type; nothing is added then.
-    pub fn label(&mut self, batch: &RecordBatch, id: &str, label: &str) -> Result<()> {
+    pub fn label(&mut self, batch: &RecordBatch, id: &str, label: &str, time: Option<&str>, now: i64) -> Result<()> {
         let ids = keys(id, column(batch, "id", id)?)?;
         let labels = match self.config.policy.task {
             Task::Multiclass => classes("label", label, column(batch, "label", label)?, &self.config.policy.classes, true)?,
             _ => doubles("label", label, column(batch, "label", label)?)?,
         };
-        let mut joined = Vec::new();
-        for (id, label) in ids.into_iter().zip(labels) {
-            let (Some(id), Some(label)) = (id, label) else { continue };
-            joined.extend(self.join.label(id, label).map(|prediction| (prediction, label)));
+        let times = match time {
+            Some(name) => {
+                let array = column(batch, "time", name)?;
+                frame::nanoseconds(array)
+                    .ok_or_else(|| Error::invalid(format!("`time` must name a column of timestamps, {name:?} is {}", array.data_type())))?
+            }
+            None => vec![Some(now); batch.num_rows()],
+        };
+        let mut changes = Vec::new();
+        for ((id, value), time) in ids.into_iter().zip(labels).zip(times) {
+            let (Some(id), Some(value), Some(time)) = (id, value, time) else { continue };
+            changes.extend(self.join.label(id, Label { value, time }));
         }
-        self.join_all(joined)
+        self.relabel(changes)
     }
 
     fn summarise(&self, tile: &Tile, compare: impl Fn(&Reference, &Profile, &Settings) -> Result<Report>) -> Result<Summary> {
@@ -462,7 +475,7 @@ impl Monitor {
         let reference = Arc::new(Reference::from_bytes(reader.bytes()?)?);
         let mut out = Self::new(config, Arc::clone(&reference)).map_err(wrong)?;
         out.tiles.restore(&mut reader, &reference)?;
-        out.join = LabelJoin::decode(&mut reader)?;
+        out.join = LabelJoin::decode(&mut reader, out.config.policy.labels, out.config.policy.memory / 8)?;
         let any = reader.bool()?;
         out.closed = Some(reader.i64()?).filter(|_| any);
         out.lifetime = ExponentialHistogram::decode(&mut reader)?;
@@ -544,13 +557,15 @@ impl Monitor {
     }
 
     /// Events, and what did not go the usual way: late, too late, without time, labels without event, given up, alerts that a deploy muted, tiles given up.
-    pub fn counts(&self) -> [(&'static str, u64); 9] {
+    pub fn counts(&self) -> [(&'static str, u64); 11] {
         [
             ("events", self.seen),
             ("late", self.late),
             ("too_late", self.too_late),
             ("untimed", self.untimed),
             ("orphan_labels", self.join.orphans() as u64),
+            ("superseded_labels", self.join.superseded),
+            ("duplicate_ids", self.join.duplicates),
             ("dropped", self.join.dropped),
             ("muted", self.muted),
             ("forgotten_tiles", self.tiles.forgotten),

@@ -7,6 +7,7 @@ use barograph_core::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::alert::Severity;
+use crate::ledger::Choice;
 use crate::nearest::nearest;
 use crate::quality::Task;
 use crate::rules::{self, Rule};
@@ -84,6 +85,8 @@ pub struct Policy {
     pub lateness: Length,
     /// Bytes that tiles and history may take; beyond them the oldest are given up.
     pub memory: usize,
+    /// Which label of several counts.
+    pub labels: Choice,
     /// How much a column matters to the model: half of the budget goes to columns by it, and causes are ranked by it.
     pub importance: BTreeMap<String, f64>,
     /// Rules besides drift.
@@ -100,6 +103,7 @@ impl Default for Policy {
             budget: Budget::default(),
             lateness: Length(30 * DAY),
             memory: 256 << 20,
+            labels: Choice::Last,
             importance: BTreeMap::new(),
             rules: Vec::new(),
         }

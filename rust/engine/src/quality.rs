@@ -115,6 +115,23 @@ impl Quality {
         }
     }
 
+    /// Takes rows away that were added before: the same state as if they had never come.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for rows that cannot be among these.
+    pub fn remove(&mut self, joined: &[(Prediction, f64)]) -> Result<()> {
+        let classes = if let Self::Multiclass(metrics) = &*self { metrics.confusion().len() } else { 0 };
+        let mut gone = Self::new(self.task(), classes)?;
+        gone.update(joined)?;
+        match (self, &gone) {
+            (Self::Binary(mine), Self::Binary(gone)) => mine.subtract(gone),
+            (Self::Multiclass(mine), Self::Multiclass(gone)) => mine.subtract(gone),
+            (Self::Regression(mine), Self::Regression(gone)) => mine.subtract(gone)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
     /// Adds another's rows, of the same task.
     ///
     /// # Errors

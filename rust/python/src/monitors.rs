@@ -277,9 +277,10 @@ impl PyMonitor {
         Ok(())
     }
 
-    fn label(&self, py: Python<'_>, frame: &Bound<'_, PyAny>, id: &str, label: &str) -> PyResult<()> {
+    #[pyo3(signature = (frame, id, label, now, time=None))]
+    fn label(&self, py: Python<'_>, frame: &Bound<'_, PyAny>, id: &str, label: &str, now: i64, time: Option<&str>) -> PyResult<()> {
         drop(self.current(py)?);
-        for_each_batch(frame, |batch| lock(&self.inner).label(batch, id, label))
+        for_each_batch(frame, |batch| lock(&self.inner).label(batch, id, label, time, now))
     }
 
     fn tick(&self, py: Python<'_>, now: i64) -> PyResult<()> {

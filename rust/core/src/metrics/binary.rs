@@ -175,6 +175,22 @@ impl BinaryMetrics {
         }
     }
 
+    /// Takes rows away that were added before, as another's rows: the same state as if they had never come, when neither has weights.
+    pub fn subtract(&mut self, other: &Self) {
+        self.rows = self.rows.saturating_sub(other.rows);
+        self.unlabelled = self.unlabelled.saturating_sub(other.unlabelled);
+        self.scored.subtract(other.scored);
+        let mine = self.confusion.iter_mut().flatten().chain(&mut self.losses).chain(&mut self.squares);
+        let theirs = other.confusion.iter().flatten().chain(&other.losses).chain(&other.squares);
+        mine.zip(theirs).for_each(|(from, sum)| from.subtract(*sum));
+        self.cells.subtract(&other.cells);
+        for (from, bin) in self.calibration.iter_mut().zip(other.calibration) {
+            from.weight.subtract(bin.weight);
+            from.score.subtract(bin.score);
+            from.positive.subtract(bin.positive);
+        }
+    }
+
     /// Rows seen, and those of them without a label.
     pub fn rows(&self) -> (u64, u64) {
         (self.rows, self.unlabelled)

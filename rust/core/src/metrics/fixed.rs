@@ -34,6 +34,10 @@ impl Fixed {
         self.0 = self.0.saturating_add(other.0);
     }
 
+    pub fn subtract(&mut self, other: Self) {
+        self.0 = self.0.saturating_sub(other.0);
+    }
+
     pub fn value(self) -> f64 {
         self.0 as f64 / UNIT
     }

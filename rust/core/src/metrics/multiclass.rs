@@ -139,6 +139,14 @@ impl MulticlassMetrics {
         Ok(())
     }
 
+    /// Takes rows away that were added before, as another's rows of the same classes.
+    pub fn subtract(&mut self, other: &Self) {
+        self.rows = self.rows.saturating_sub(other.rows);
+        self.unlabelled = self.unlabelled.saturating_sub(other.unlabelled);
+        self.confusion.iter_mut().zip(&other.confusion).for_each(|(from, sum)| from.subtract(*sum));
+        self.cells.iter_mut().zip(&other.cells).for_each(|(from, cells)| from.subtract(cells));
+    }
+
     /// Rows seen, and those of them without a label.
     pub fn rows(&self) -> (u64, u64) {
         (self.rows, self.unlabelled)

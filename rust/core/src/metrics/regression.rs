@@ -73,6 +73,29 @@ impl RegressionMetrics {
         Ok(())
     }
 
+    /// Takes rows away that were added before, as another's rows.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if they cannot be among these; nothing is done then.
+    pub fn subtract(&mut self, other: &Self) -> Result<()> {
+        let mut out = self.clone();
+        out.histogram.subtract(&other.histogram)?;
+        out.rows = self.rows.saturating_sub(other.rows);
+        out.unlabelled = self.unlabelled.saturating_sub(other.unlabelled);
+        let pairs = [
+            (&mut out.labels, &other.labels),
+            (&mut out.errors, &other.errors),
+            (&mut out.absolute, &other.absolute),
+            (&mut out.relative, &other.relative),
+            (&mut out.symmetric, &other.symmetric),
+        ];
+        if pairs.into_iter().any(|(from, moments)| !from.subtract(moments)) {
+            return Err(Error::invalid("rows that were never added cannot be taken away"));
+        }
+        *self = out;
+        Ok(())
+    }
+
     /// Rows seen, and those of them without a label.
     pub fn rows(&self) -> (u64, u64) {
         (self.rows, self.unlabelled)

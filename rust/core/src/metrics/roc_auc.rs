@@ -80,6 +80,16 @@ impl RocAuc {
         }
     }
 
+    /// Takes another's counts away; they must be among these.
+    pub(super) fn subtract(&mut self, other: &Self) {
+        for (mine, theirs) in self.counts.iter_mut().zip(&other.counts) {
+            mine.iter_mut().zip(theirs).for_each(|(from, count)| *from = from.saturating_sub(*count));
+            if mine.iter().all(|count| *count == 0) {
+                mine.clear();
+            }
+        }
+    }
+
     /// `(negatives, positives)`.
     pub fn totals(&self) -> (u64, u64) {
         (self.counts[0].iter().sum(), self.counts[1].iter().sum())

@@ -260,6 +260,19 @@ impl Moments {
         self.squares.add(&other.squares);
     }
 
+    /// Takes away another's values, which must be among these: the same state as if they had never come. False, and nothing is done, if
+    /// they cannot be.
+    pub fn subtract(&mut self, other: &Self) -> bool {
+        let pairs = [(&self.sums[0], &other.sums[0]), (&self.sums[1], &other.sums[1]), (&self.squares, &other.squares)];
+        if self.count < other.count || !pairs.iter().all(|(mine, theirs)| mine.at_least(theirs)) {
+            return false;
+        }
+        self.count -= other.count;
+        self.sums = [self.sums[0].minus(&other.sums[0]), self.sums[1].minus(&other.sums[1])];
+        self.squares = self.squares.minus(&other.squares);
+        true
+    }
+
     /// Values added.
     pub fn count(&self) -> u64 {
         self.count

@@ -42,8 +42,8 @@ impl Monitor {
         self.segments.merge(&other.segments, closed);
         self.pulse.merge(&other.pulse);
         self.lifetime.merge(&other.lifetime)?;
-        let joined = self.join.merge(&other.join);
-        self.join_all(joined)?;
+        let changes = self.join.merge(&other.join);
+        self.relabel(changes)?;
         // A version that both have seen is one deploy, the one that was seen here.
         let known =
             |row: &&Row| row.reason.as_deref().is_some_and(|reason| self.versions.iter().any(|version| reason == deployed(version)));
