@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from barograph import detectors, errors, estimates, metrics, scores, sketches
+    from barograph import detectors, errors, estimates, metrics, rollout, scores, sketches
     from barograph._barograph import ColumnProfile, __version__, catalog
     from barograph.backtests import Backtest, backtest
     from barograph.drift import compare
@@ -43,7 +43,7 @@ _HOMES = {
     "merge": "profiles",
     "profile": "profiles",
 }
-_MODULES = ("detectors", "errors", "estimates", "metrics", "scores", "sketches")
+_MODULES = ("detectors", "errors", "estimates", "metrics", "rollout", "scores", "sketches")
 
 __all__ = [
     "Backtest",
@@ -65,6 +65,7 @@ __all__ = [
     "merge",
     "metrics",
     "profile",
+    "rollout",
     "scores",
     "sketches",
 ]

@@ -1,4 +1,4 @@
-"""The command line: `barograph profile`, `reference`, `compare`, `backtest`, `config`, `dashboards`, `demo`.
+"""The command line: `barograph profile`, `reference`, `compare`, `gate`, `backtest`, `config`, `dashboards`, `demo`.
 
 Exit codes: 0 pass, 1 drift, 2 usage or data error, 3 a required column could not be judged. Data on stdout, the rest on stderr.
 """
@@ -65,6 +65,27 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--fail-on", choices=sorted(_SEVERITIES), default="warning", help="what makes it exit 1 (default: warning)")
     compare.add_argument("--confidence", type=float, default=0.99, metavar="C", help="of every test (default: 0.99)")
     compare.set_defaults(run=_compare)
+
+    gate = commands.add_parser(
+        "gate",
+        help="hold a candidate model against the current one",
+        description="Compares two files of predictions of the same inputs. Exit codes: 0 passed, 1 failed, 2 error, 3 inconclusive.",
+    )
+    gate.add_argument("current", metavar="CURRENT", help="Parquet or CSV with the current model's predictions")
+    gate.add_argument("candidate", metavar="CANDIDATE", help="the candidate's predictions")
+    gate.add_argument("--id", help="column that joins both; row by row without it")
+    gate.add_argument("--label", help="column of the truth, in either file")
+    gate.add_argument("--prediction", default="prediction", help="column of predictions (prediction)")
+    gate.add_argument("--score", default="score", help="column of scores (score)")
+    gate.add_argument(
+        "--segment", action="append", default=[], metavar="COLUMN", help="judge every value of a column apart; can be repeated"
+    )
+    gate.add_argument("--limit", action="append", default=[], metavar="CHECK=HARM", help="harm that is tolerated, such as error=0.02")
+    gate.add_argument("--confidence", type=float, default=0.95, help="of the limits (0.95)")
+    gate.add_argument("--junit", metavar="FILE", help="write test cases as JUnit XML")
+    gate.add_argument("--summary", metavar="FILE", help="append Markdown; $GITHUB_STEP_SUMMARY by itself")
+    gate.add_argument("--json", action="store_true", help="checks as JSON")
+    gate.set_defaults(run=_gate)
 
     reference = commands.add_parser("reference", help="freeze a reference", description="Makes a reference of a Parquet or CSV file.")
     reference.add_argument("file", metavar="FILE", help="Parquet or CSV (a glob in quotes), or a profile snapshot")
@@ -207,6 +228,31 @@ def _compare(options: argparse.Namespace) -> int:
         print(f"barograph: inconclusive, these features could not be judged: {names}", file=sys.stderr)
         return _INCONCLUSIVE
     return _PASS
+
+
+def _gate(options: argparse.Namespace) -> int:
+    import polars as pl
+
+    from barograph.gates import gate
+
+    limits: dict[str, float | None] = {}
+    for stated in options.limit:
+        name, _, value = stated.partition("=")
+        try:
+            limits[name] = None if value == "none" else float(value)
+        except ValueError:
+            raise InvalidArgumentError(f"`--limit` must be CHECK=HARM, got {stated!r}", "such as --limit error=0.02") from None
+    read = [pl.read_csv(name) if name.endswith(".csv") else pl.read_parquet(name) for name in (options.current, options.candidate)]
+    names = {"label": options.label, "id": options.id, "prediction": options.prediction, "score": options.score}
+    report = gate(*read, **names, segments=options.segment, limits=limits, confidence=options.confidence)
+    if options.junit:
+        Path(options.junit).write_bytes(report.to_junit())
+    summary = options.summary or os.environ.get("GITHUB_STEP_SUMMARY")
+    if summary:
+        with Path(summary).open("a", encoding="utf-8") as file:
+            file.write(report.to_markdown())
+    print(json.dumps(report.to_dict(), ensure_ascii=False, allow_nan=False) if options.json else report)
+    return report.exit_code
 
 
 def _reference(options: argparse.Namespace) -> int:

