@@ -6,7 +6,7 @@ import json
 import time as clock
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from barograph import _barograph
 from barograph.errors import InvalidArgumentError
@@ -16,6 +16,7 @@ from barograph.monitors import _instant, _nanoseconds
 if TYPE_CHECKING:
     import polars as pl
 
+    from barograph.estimates import Cbpe
     from barograph.references import Reference
 
 __all__ = ["FeedbackLoop"]
@@ -28,13 +29,45 @@ _MOST_DECISIONS = 20
 """Values of a prediction up to which delays are told apart by it."""
 
 
+class Store(Protocol):
+    """Keeps what does not fit in memory: a database, files, whatever you have.
+
+    Predictions have the columns id, time, prediction, score, version and what is kept, labels id, label and time.
+    """
+
+    def save(self, predictions: pl.DataFrame, labels: pl.DataFrame) -> None:
+        """Takes predictions that are given up, with all label events of their ids; if it raises, nothing is given up."""
+
+    def load(self, ids: pl.Series) -> tuple[pl.DataFrame, pl.DataFrame] | None:
+        """Gives back what was saved under these ids, and forgets it; None if there is nothing."""
+
+
+class _Frames:
+    """A store, handed frames of polars."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def save(self, predictions: Any, labels: Any) -> None:
+        import polars as pl
+
+        self._store.save(pl.DataFrame(predictions), pl.DataFrame(labels))
+
+    def load(self, ids: Any) -> tuple[Any, Any] | None:
+        import polars as pl
+
+        return self._store.load(pl.DataFrame(ids)["id"])
+
+
 class FeedbackLoop:
     """Joins labels to predictions by id, and by version where there are several; labels may come late, early, twice, corrected or never.
 
     policy: which label of several counts: "last" that of the greatest arrival time (of equal ones the later row), "first" that of the
     smallest (the earlier row). as_of: labels that arrived after it, and predictions at or after it, do not count: what was known then.
     horizon: labels that arrive more than that after their prediction do not count (counted as late). memory: bytes the ledger may take;
-    beyond them the oldest predictions are given up and counted as expired (without label) or archived.
+    beyond them the oldest predictions are given up and counted as expired (without label) or archived. store: takes them instead, and is
+    asked for ids that are not known here, so that a label finds its prediction however old it is; what is stored is counted, and not
+    part of `joined` and metrics until it is back.
 
     Predictions keep id, time, prediction, score, version and what `keep` names; nothing else of a row stays. About 90 bytes per
     prediction whose id is a number, 24 per label event. A join costs about 0.2 us per label.
@@ -58,13 +91,16 @@ class FeedbackLoop:
         as_of: datetime | None = None,
         horizon: str | timedelta | None = None,
         memory: int = 1 << 30,
+        store: Store | None = None,
     ) -> None:
         if policy not in ("last", "first"):
             raise InvalidArgumentError(f'`policy` must be "last" or "first", got {policy!r}')
         self._as_of = None if as_of is None else _instant(as_of)
         self._horizon = None if horizon is None else _nanoseconds("horizon", horizon)
         terms = {"policy": policy, "as_of": self._as_of, "horizon": self._horizon, "memory": memory}
-        self._native = _barograph.Ledger(json.dumps(terms))
+        if store is not None and not (hasattr(store, "save") and hasattr(store, "load")):
+            raise InvalidArgumentError(f"`store` must have `save` and `load`, got {type(store).__name__}")
+        self._native = _barograph.Ledger(json.dumps(terms), None if store is None else _Frames(store))
         self._types: dict[str, Any] = {}
         self._sampled: pl.DataFrame | None = None
 
@@ -152,7 +188,7 @@ class FeedbackLoop:
         predictions and labels that were accepted as rows; joined and pending predictions; orphan: ids that only labels know; late: label
         events beyond the horizon; duplicate: later predictions of a known id; superseded: label events that another one won against;
         conflicting: predictions with another label at the same instant as theirs; null labels; untimed rows; after: beyond `as_of`;
-        expired and archived: given up without and with a label.
+        expired and archived: given up without and with a label; stored: those that the store has.
         """
         return dict(self._native.counts())
 
@@ -276,6 +312,56 @@ class FeedbackLoop:
         last = [frame[name].to_physical().max() for name in ("time", "label_time")]
         return max(int(one) for one in (*last, 0) if isinstance(one, int))
 
+    def estimates(self, cbpe: Cbpe, window: str | timedelta = "1d", *, confidence: float = 0.95) -> pl.DataFrame:
+        """Estimated metrics of every window beside the realised ones, and how far off past estimates were: one row per window and metric.
+
+        cbpe: a calibration of two classes, fitted on reference scores and labels. Needs predictions with scores.
+        Columns: window_start, window_end, metric, estimate, lower, upper (limits of the realised metric if nothing but chance differs),
+        realised, predictions, labelled, gap (estimate minus realised, where at least half of the labels have come), past_error (mean
+        absolute gap of the windows before), inside (whether the realised metric lies in the limits). Null where there is none.
+        """
+        import polars as pl
+
+        length = _nanoseconds("window", window)
+        frame = self._table(everything=True).drop_nulls("score")
+        if frame.is_empty():
+            raise InvalidArgumentError("an estimate needs predictions with scores", "name them in `predictions(score=)`")
+        frame = frame.with_columns(window_start=_floor(pl.col("time").to_physical(), length)).sort("window_start", maintain_order=True)
+        rows: list[dict[str, Any]] = []
+        gaps: dict[str, list[float]] = {}
+        for (start,), group in frame.group_by("window_start", maintain_order=True):
+            guesses = group["prediction"].cast(pl.Float64) if not group["prediction"].null_count() else None
+            estimated = cbpe.estimate(group["score"].to_numpy(), None if guesses is None else guesses.to_numpy())
+            labelled = group.drop_nulls("label")
+            realised = {row[0]: row[1] for row in _metrics("binary", labelled, [], confidence, weighted=False)} if labelled.height else {}
+            matured = 2 * labelled.height >= group.height
+            for metric, value, lower, upper in estimated.to_frame(confidence).iter_rows():
+                truth = realised.get(metric)
+                past = gaps.setdefault(metric, [])
+                known = matured and value is not None and truth is not None
+                row = {
+                    "window_start": start,
+                    "window_end": start + length,
+                    "metric": metric,
+                    "estimate": value,
+                    "lower": lower,
+                    "upper": upper,
+                    "realised": truth,
+                    "predictions": group.height,
+                    "labelled": labelled.height,
+                    "gap": value - truth if known else None,
+                    "past_error": sum(past) / len(past) if past else None,
+                    "inside": lower <= truth <= upper if known and lower is not None else None,
+                }
+                rows.append(row)
+                if known:
+                    past.append(abs(value - truth))
+        numbers = dict.fromkeys(("estimate", "lower", "upper", "realised"), pl.Float64)
+        counts = dict.fromkeys(("predictions", "labelled"), pl.Int64)
+        schema = {"window_start": pl.Int64, "window_end": pl.Int64, "metric": pl.String, **numbers, **counts}
+        out = pl.DataFrame(rows, schema={**schema, "gap": pl.Float64, "past_error": pl.Float64, "inside": pl.Boolean})
+        return out.with_columns(pl.col("window_start", "window_end").cast(pl.Datetime("ns", "UTC")))
+
     def coverage(self, window: str | timedelta = "1d", *, now: datetime | None = None) -> pl.DataFrame:
         """How many predictions of each window have a label, and how long that took.
 
@@ -362,7 +448,7 @@ class FeedbackLoop:
     ) -> pl.LazyFrame:
         """The rows of `features` whose prediction has a label that counts, with label and prediction time: what a model may be fitted on.
 
-        features: a frame of yours with the column `id`; nothing of it is kept here; its order stays. since, until: of the prediction's time.
+        features: a frame of yours with the column `id`; nothing of it is kept here; its order stays. since, until: of the prediction.
         version: predictions of this one only. as_of: what was known then, as in `joined`. Labels beyond the loop's own `as_of` or its
         horizon are not in it. Columns added: label, time (as prediction_time).
         """

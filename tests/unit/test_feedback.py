@@ -308,3 +308,108 @@ def test_a_training_frame_has_only_labels_that_had_arrived():
     fit = loop.training_frame(frame.select("id", "x"), id="id", since=at(100)).collect()
     assert fit.columns == ["id", "x", "label", "prediction_time"]
     assert (fit["id"].min(), fit["id"].max()) == (100, 476)
+
+
+class Shelf:
+    """A store of two frames."""
+
+    def __init__(self):
+        self.frames, self.asked, self.broken = None, 0, False
+
+    def save(self, predictions, labels):
+        if self.broken:
+            raise OSError("disk is full")
+        known = (predictions, labels)
+        self.frames = known if self.frames is None else tuple(pl.concat(pair) for pair in zip(self.frames, known, strict=True))
+
+    def load(self, ids):
+        self.asked += len(ids)
+        if self.frames is None:
+            return None
+        found = tuple(frame.filter(pl.col("id").is_in(ids.implode())) for frame in self.frames)
+        self.frames = tuple(frame.filter(~pl.col("id").is_in(ids.implode())) for frame in self.frames)
+        return found
+
+
+@pytest.mark.parametrize("kind", ["numbers", "texts"])
+def test_a_store_takes_what_does_not_fit_and_gives_it_back(kind):
+    rng = np.random.default_rng(0)
+    shelf, other = Shelf(), Shelf()
+    small, whole = bg.FeedbackLoop(memory=8 << 20, store=shelf), bg.FeedbackLoop(store=other)
+    labels = []
+    for day in range(30):
+        ids = np.arange(day * 10_000, (day + 1) * 10_000)
+        frame = pl.DataFrame({"id": ids, "at": [at(24 * day)] * 10_000, "p": rng.choice(["a", "b"], 10_000), "c": ids % 3})
+        frame = frame.with_columns(pl.col("id").cast(pl.String)) if kind == "texts" else frame.with_columns(p=pl.col("p") == "a")
+        truth = frame.select("id", y="p").with_columns(at=pl.lit(at(24 * day + 1)))
+        labels.append(truth)
+        for loop in (small, whole):
+            loop.predictions(frame, id="id", time="at", prediction="p", keep=["c"])
+            loop.labels(truth[:3000], id="id", label="y", time="at")
+    counts = small.counts()
+    assert counts["stored"] > 100_000
+    assert counts["predictions"] + counts["stored"] == 300_000
+    assert counts["expired"] == counts["archived"] == 0
+    assert small.bytes <= 8 << 20
+    # A correction for the first day's labels, labels that were missing, and predictions that come twice.
+    for loop in (small, whole):
+        loop.labels(labels[0][:1000].with_columns(y=labels[0]["y"][1000:2000], at=pl.lit(at(999))), id="id", label="y", time="at")
+        loop.labels(labels[1][5000:], id="id", label="y", time="at")
+        again = labels[2][:500].with_columns(at=pl.lit(at(1)))
+        loop.predictions(again, id="id", time="at", prediction="y", keep=[])
+    assert small.counts()["duplicate"] == whole.counts()["duplicate"] == 500
+    assert small.counts()["orphan"] == 0
+    assert shelf.asked > 0
+    shelf.broken, before = True, small.counts()
+    with pytest.raises(bg.errors.InvalidArgumentError, match="disk is full"):
+        small.expire(datetime(2030, 1, 1))
+    assert small.counts() == before
+    shelf.broken = False
+    for loop in (small, whole):
+        loop.expire(datetime(2030, 1, 1))
+        assert loop.counts()["stored"] == 300_000
+    for mine, theirs in zip(shelf.frames, other.frames, strict=True):
+        order = [name for name in ("id", "time", "label") if name in mine.columns]
+        assert mine.sort(order).equals(theirs.sort(order))
+    with pytest.raises(bg.errors.InvalidArgumentError, match="`store` must have"):
+        bg.FeedbackLoop(store=object())
+
+
+def test_the_table_as_of_a_time_is_that_of_a_loop_with_it():
+    rng = np.random.default_rng(1)
+    frame = pl.DataFrame({"id": np.arange(500), "at": [at(i / 10) for i in range(500)]})
+    labels = pl.DataFrame(
+        {"id": rng.integers(0, 500, 2000), "y": rng.integers(0, 2, 2000), "at": [at(h) for h in rng.uniform(0, 80, 2000)]}
+    )
+    late = bg.FeedbackLoop()
+    for moment in (at(10), at(40), at(79)):
+        then = bg.FeedbackLoop(as_of=moment)
+        for loop in (then,) if late.counts()["predictions"] else (then, late):
+            loop.predictions(frame, id="id", time="at")
+            loop.labels(labels, id="id", label="y", time="at")
+        assert late.joined(as_of=moment).equals(then.joined())
+
+
+def test_estimates_stand_beside_what_was_realised():
+    rng = np.random.default_rng(4)
+    scores = rng.random(20_000)
+    cbpe = bg.estimates.Cbpe.fit(scores, rng.random(20_000) < scores**1.5)
+    n = 12_000
+    s = rng.random(n)
+    # From the seventh of twelve days on the score has lost its meaning: labels say so, estimates cannot.
+    y = (rng.random(n) < np.where(np.arange(n) < 6000, s**1.5, 0.4)).astype(int)
+    frame = pl.DataFrame({"id": np.arange(n), "at": [at(24 * 12 * i / n) for i in range(n)], "s": s, "p": (s > 0.5).astype(int), "y": y})
+    loop = bg.FeedbackLoop()
+    loop.predictions(frame, id="id", time="at", prediction="p", score="s")
+    loop.labels(frame[:11_200].with_columns(at=pl.col("at") + timedelta(hours=1)), id="id", label="y", time="at")
+    rows = loop.estimates(cbpe).filter(metric="accuracy")
+    assert rows.height == 12
+    assert rows["inside"][:6].sum() >= 5
+    assert not rows["inside"][6:11].any()
+    assert rows["gap"].null_count() == 1
+    assert rows["labelled"][-1] == 200
+    assert rows["past_error"][0] is None
+    assert rows["past_error"][6] < 0.03 < rows["past_error"][11]
+    assert rows["estimate"][3] == pytest.approx(cbpe.estimate(s[3000:4000], frame["p"].to_numpy()[3000:4000])["accuracy"])
+    with pytest.raises(bg.errors.InvalidArgumentError, match="needs predictions with scores"):
+        bg.FeedbackLoop().estimates(cbpe)

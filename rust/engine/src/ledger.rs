@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use arrow_array::builder::{Float64Builder, Int64Builder, StringBuilder, TimestampNanosecondBuilder};
-use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_array::{Array, ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampNanosecondArray};
 use arrow_schema::{Field, Schema as ArrowSchema};
 use barograph_core::hash::murmur3_of_word;
 use barograph_core::{Error, Result};
@@ -108,6 +108,7 @@ struct Counts {
     after: u64,
     expired: u64,
     archived: u64,
+    stored: u64,
 }
 
 /// A label that won, and what it won against.
@@ -161,6 +162,23 @@ impl<T: Copy> Chunks<T> {
     }
 }
 
+/// Keeps what does not fit in memory; the caller brings it.
+///
+/// Predictions have the columns id, time, prediction, score, version and what is kept; label events id, label and time.
+pub trait Store {
+    /// Takes predictions that are given up, and the label events of their ids.
+    ///
+    /// # Errors
+    /// Whatever the store says; nothing is given up then.
+    fn save(&mut self, predictions: RecordBatch, labels: RecordBatch) -> Result<()>;
+
+    /// Gives back what was saved under these ids, and forgets it.
+    ///
+    /// # Errors
+    /// Whatever the store says; nothing is changed then.
+    fn load(&mut self, ids: ArrayRef) -> Result<Option<(RecordBatch, RecordBatch)>>;
+}
+
 /// Predictions and labels, joined by id.
 #[derive(Clone, Debug)]
 pub struct Ledger {
@@ -177,6 +195,19 @@ pub struct Ledger {
     counts: Counts,
     /// Rows that have a prediction.
     predicted: u64,
+}
+
+/// Rows that are handed to a store, and the first rows of their ids.
+#[derive(Default)]
+struct Gone {
+    rows: Vec<u32>,
+    heads: Vec<u32>,
+}
+
+fn batch_of(columns: Vec<(String, ArrayRef)>) -> Result<RecordBatch> {
+    let (fields, arrays): (Vec<Field>, Vec<ArrayRef>) =
+        columns.into_iter().map(|(name, array)| (Field::new(name, array.data_type().clone(), true), array)).unzip();
+    RecordBatch::try_new(Arc::new(ArrowSchema::new(fields)), arrays).map_err(|error| Error::invalid(error.to_string()))
 }
 
 fn hash(id: [u64; 2]) -> u64 {
@@ -271,7 +302,17 @@ impl Ledger {
     ///
     /// # Errors
     /// `InvalidArgument` for a name that is no column or one of the wrong type; nothing is added then.
-    pub fn predictions(&mut self, batch: &RecordBatch, columns: &Columns) -> Result<()> {
+    pub fn predictions(&mut self, batch: &RecordBatch, columns: &Columns, store: Option<&mut dyn Store>) -> Result<()> {
+        self.add_predictions(batch, columns, |ledger, ids, texts| ledger.make_ready(ids, texts, store))
+    }
+
+    /// As [`predictions`](Self::predictions); `ready` is asked before anything is added.
+    fn add_predictions(
+        &mut self,
+        batch: &RecordBatch,
+        columns: &Columns,
+        ready: impl FnOnce(&mut Self, &[Option<u128>], Option<&[Option<&str>]>) -> Result<()>,
+    ) -> Result<()> {
         let time = columns.time.as_deref().ok_or_else(|| Error::invalid("`time` must name the column of prediction times"))?;
         let times = Self::times(column(batch, "time", time)?, "time", time)?;
         let array = column(batch, "id", &columns.id)?;
@@ -285,13 +326,13 @@ impl Ledger {
             prediction.map(|array| self.values("prediction", columns.prediction.as_deref().unwrap_or(""), array)).transpose()?;
         let version = version.map(crate::text::words).transpose()?;
         let kept = kept.into_iter().map(crate::text::words).collect::<Result<Vec<_>>>()?;
+        ready(self, &ids, texts.as_deref())?;
         for name in &columns.keep {
             if !self.kept.iter().any(|(known, ..)| known == name) {
                 self.kept.push((name.clone(), Texts::default(), vec![NONE; self.rows.len]));
             }
         }
         let places: Vec<usize> = columns.keep.iter().filter_map(|name| self.kept.iter().position(|(known, ..)| known == name)).collect();
-        self.room(batch.num_rows())?;
         for (row, id) in ids.into_iter().enumerate() {
             let (Some(id), Some(time)) = (id, times[row]) else {
                 self.counts.untimed += 1;
@@ -348,7 +389,18 @@ impl Ledger {
     ///
     /// # Errors
     /// `InvalidArgument` for a name that is no column or one of the wrong type; nothing is added then.
-    pub fn labels(&mut self, batch: &RecordBatch, columns: &Columns, now: i64) -> Result<()> {
+    pub fn labels(&mut self, batch: &RecordBatch, columns: &Columns, now: i64, store: Option<&mut dyn Store>) -> Result<()> {
+        self.add_labels(batch, columns, now, |ledger, ids, texts| ledger.make_ready(ids, texts, store))
+    }
+
+    /// As [`labels`](Self::labels); `ready` is asked before anything is added.
+    fn add_labels(
+        &mut self,
+        batch: &RecordBatch,
+        columns: &Columns,
+        now: i64,
+        ready: impl FnOnce(&mut Self, &[Option<u128>], Option<&[Option<&str>]>) -> Result<()>,
+    ) -> Result<()> {
         let label = columns.label.as_deref().ok_or_else(|| Error::invalid("`label` must name the column of labels"))?;
         let (array, ids) = (column(batch, "label", label)?, column(batch, "id", &columns.id)?);
         let times = match &columns.time {
@@ -357,7 +409,7 @@ impl Ledger {
         };
         let (ids, texts) = self.read_ids(&columns.id, ids)?;
         let labels = self.values("label", label, array)?;
-        self.room(batch.num_rows())?;
+        ready(self, &ids, texts.as_deref())?;
         for (row, id) in ids.into_iter().enumerate() {
             self.counts.labels += 1;
             let (Some(id), Some(label)) = (id, labels[row].filter(|label| !label.is_nan())) else {
@@ -381,12 +433,15 @@ impl Ledger {
     }
 
     /// The label that counts for a prediction, of the events of its id; and how many came too late.
-    fn won(&self, head: Row, row: &Row) -> (Option<Won>, u64) {
+    fn won(&self, head: Row, row: &Row, as_of: Option<i64>) -> (Option<Won>, u64) {
         let (mut won, mut late): (Option<Won>, u64) = (None, 0);
         let mut at = head.events;
         while at != NONE {
             let event = self.events.get(at);
             at = event.next;
+            if as_of.is_some_and(|as_of| event.time > as_of) {
+                continue;
+            }
             if self.terms.horizon.is_some_and(|horizon| event.time.saturating_sub(row.time) > horizon) {
                 late += 1;
                 continue;
@@ -412,10 +467,11 @@ impl Ledger {
     }
 
     /// Every prediction with its first row of the id and the label that counts.
-    fn each(&self) -> impl Iterator<Item = (u32, &Row, Option<Won>, u64)> {
-        self.rows.iter().filter(|(_, row)| row.predicted).map(|(at, row)| {
+    fn each(&self, as_of: Option<i64>) -> impl Iterator<Item = (u32, &Row, Option<Won>, u64)> {
+        let there = move |row: &Row| row.predicted && as_of.is_none_or(|as_of| row.time < as_of);
+        self.rows.iter().filter(move |(_, row)| there(row)).map(move |(at, row)| {
             let head = if row.events == NONE { self.head(at, row) } else { *row };
-            let (won, late) = self.won(head, row);
+            let (won, late) = self.won(head, row, as_of);
             (at, row, won, late)
         })
     }
@@ -434,7 +490,7 @@ impl Ledger {
     /// What was counted, and what follows from what is here.
     pub fn counts(&self) -> Vec<(&'static str, u64)> {
         let (mut joined, mut late, mut superseded, mut conflicting) = (0, 0, 0, 0);
-        for (_, _, won, beyond) in self.each() {
+        for (_, _, won, beyond) in self.each(None) {
             late += beyond;
             if let Some(won) = won {
                 joined += 1;
@@ -459,14 +515,16 @@ impl Ledger {
             ("after", counts.after),
             ("expired", counts.expired),
             ("archived", counts.archived),
+            ("stored", counts.stored),
         ]
     }
 
-    /// Predictions in the order they came, with their labels: only joined ones, or all. Texts are codes into [`Ledger::classes`].
+    /// Predictions in the order they came, with their labels: only joined ones, or all; as they were known at `as_of`, if given. Texts are
+    /// codes into [`Ledger::classes`].
     ///
     /// # Errors
     /// None in practice.
-    pub fn table(&self, all: bool) -> Result<RecordBatch> {
+    pub fn table(&self, all: bool, as_of: Option<i64>) -> Result<RecordBatch> {
         let mut at = Vec::new();
         let (mut numbers, mut texts) = (Int64Builder::new(), StringBuilder::new());
         let mut times = TimestampNanosecondBuilder::new().with_timezone("UTC");
@@ -474,7 +532,7 @@ impl Ledger {
         let mut versions = StringBuilder::new();
         let mut arrived = TimestampNanosecondBuilder::new().with_timezone("UTC");
         let finite = |value: f64| Some(value).filter(|value| !value.is_nan());
-        for (place, row, won, _) in self.each().filter(|(.., won, _)| all || won.is_some()) {
+        for (place, row, won, _) in self.each(as_of).filter(|(.., won, _)| all || won.is_some()) {
             at.push(place);
             match &self.ids {
                 Some(ids) => texts.append_value(ids.get(place)),
@@ -503,9 +561,7 @@ impl Ledger {
                 .for_each(|at| column.append_option(Some(codes[*at as usize]).filter(|code| *code != NONE).map(|code| texts.get(code))));
             columns.push((name.clone(), Arc::new(column.finish())));
         }
-        let (fields, arrays): (Vec<Field>, Vec<ArrayRef>) =
-            columns.into_iter().map(|(name, array)| (Field::new(name, array.data_type().clone(), true), array)).unzip();
-        RecordBatch::try_new(Arc::new(ArrowSchema::new(fields)), arrays).map_err(|error| Error::invalid(error.to_string()))
+        batch_of(columns)
     }
 
     /// Texts of predictions and labels, by code; empty where they are numbers.
@@ -520,24 +576,72 @@ impl Ledger {
         self.rows.size() + self.events.size() + self.index.allocation_size() + texts + kept
     }
 
-    /// Makes room for so many more rows: while the ledger is too large the oldest eighth of the predictions goes.
-    fn room(&mut self, more: usize) -> Result<()> {
-        let needed = more * (size_of::<Row>() + size_of::<Event>());
+    /// Brings back what the store has of these ids, and makes room for so many more rows: while the ledger is too large the oldest eighth
+    /// of the predictions goes.
+    fn make_ready(&mut self, ids: &[Option<u128>], texts: Option<&[Option<&str>]>, store: Option<&mut dyn Store>) -> Result<()> {
+        let mut store = store;
+        let needed = ids.len() * (size_of::<Row>() + size_of::<Event>());
         while self.rows.len > 8 && self.size() + needed > self.terms.memory {
-            self.shrink()?;
+            let before = self.eldest();
+            match &mut store {
+                Some(store) => self.expire(before, Some(&mut **store))?,
+                None => self.expire(before, None)?,
+            }
         }
-        if self.rows.len + more > MOST_ROWS || self.events.len + more > MOST_ROWS {
+        if self.rows.len + ids.len() > MOST_ROWS || self.events.len + ids.len() > MOST_ROWS {
             return Err(Error::invalid(format!("a ledger holds at most {MOST_ROWS} rows")).hint("expire old ones: `loop.expire(before)`"));
         }
+        match store {
+            Some(store) if self.counts.stored > 0 => self.bring_back(ids, texts, store),
+            _ => Ok(()),
+        }
+    }
+
+    fn bring_back(&mut self, ids: &[Option<u128>], texts: Option<&[Option<&str>]>, store: &mut dyn Store) -> Result<()> {
+        let mut unknown = hashbrown::HashSet::new();
+        let (mut numbers, mut names) = (Int64Builder::new(), StringBuilder::new());
+        for (row, id) in ids.iter().enumerate() {
+            let Some(id) = id else { continue };
+            let key = [(id >> 64) as u64, *id as u64];
+            let rows = &self.rows;
+            if self.index.find(hash(key), |at| rows.get(*at).id == key).is_none() && unknown.insert(key) {
+                match texts.and_then(|texts| texts[row]) {
+                    Some(text) => names.append_value(text),
+                    None => numbers.append_value(key[1] as i64),
+                }
+            }
+        }
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let array: ArrayRef = if texts.is_some() { Arc::new(names.finish()) } else { Arc::new(numbers.finish()) };
+        let Some((predictions, labels)) = store.load(array)? else { return Ok(()) };
+        let name = |name: &str| Some(name.to_owned());
+        let keep = self.kept.iter().map(|(name, ..)| name.clone()).collect();
+        let columns = Columns {
+            id: "id".into(),
+            time: name("time"),
+            prediction: name("prediction"),
+            score: name("score"),
+            version: name("version"),
+            label: None,
+            keep,
+        };
+        let counts = self.counts;
+        self.add_predictions(&predictions, &columns, |_, _, _| Ok(()))?;
+        let columns = Columns { id: "id".into(), time: name("time"), label: name("label"), ..Columns::default() };
+        self.add_labels(&labels, &columns, 0, |_, _, _| Ok(()))?;
+        // They were counted when they first came.
+        self.counts = Counts { stored: counts.stored.saturating_sub(predictions.num_rows() as u64), ..counts };
         Ok(())
     }
 
-    fn shrink(&mut self) -> Result<()> {
+    /// The time before which an eighth of the rows lies.
+    fn eldest(&self) -> i64 {
         let mut times: Vec<i64> = self.rows.iter().map(|(_, row)| if row.predicted { row.time } else { self.first_event(row) }).collect();
         let at = (times.len() / 8).max(1) - 1;
         let (_, cut, _) = times.select_nth_unstable(at);
-        let cut = *cut;
-        self.expire(cut.saturating_add(1))
+        cut.saturating_add(1)
     }
 
     fn first_event(&self, row: &Row) -> i64 {
@@ -549,17 +653,17 @@ impl Ledger {
         first
     }
 
-    /// Forgets predictions before a time, and labels without prediction that came before it: counted as expired, or, with a label,
-    /// as archived.
+    /// Gives up predictions before a time, and labels without prediction that came before it: counted as stored if there is a store, else as
+    /// expired, or, with a label, as archived.
     ///
     /// # Errors
-    /// None in practice.
-    pub fn expire(&mut self, before: i64) -> Result<()> {
+    /// What the store says; nothing is given up then.
+    pub fn expire(&mut self, before: i64, store: Option<&mut dyn Store>) -> Result<()> {
+        let mut gone = store.is_some().then(Gone::default);
         let mut new = Self { counts: self.counts, ..Self::new(self.terms.clone())? };
         new.ids = self.ids.as_ref().map(|_| Texts::apart());
-        std::mem::swap(&mut new.versions, &mut self.versions);
-        std::mem::swap(&mut new.classes, &mut self.classes);
-        let kept = std::mem::take(&mut self.kept);
+        (new.versions, new.classes) = (self.versions.clone(), self.classes.clone());
+        let kept = &self.kept;
         new.kept = kept.iter().map(|(name, texts, _)| (name.clone(), texts.clone(), Vec::new())).collect();
         let heads = self.rows.iter().filter(|(at, row)| self.is_head(*at, row)).map(|(at, row)| (at, *row)).collect::<Vec<_>>();
         for (head, first) in heads {
@@ -574,8 +678,14 @@ impl Ledger {
             while at != NONE {
                 let row = self.rows.get(at);
                 let old = if row.predicted { row.time < before } else { events.iter().all(|event| event.time < before) };
-                if old && row.predicted {
-                    let (won, _) = self.won(first, &row);
+                if let Some(gone) = gone.as_mut().filter(|_| old && row.predicted) {
+                    gone.rows.push(at);
+                    if gone.rows.len() == 1 || gone.heads.last() != Some(&head) {
+                        gone.heads.push(head);
+                    }
+                    new.counts.stored += 1;
+                } else if old && row.predicted {
+                    let (won, _) = self.won(first, &row, None);
                     new.counts.expired += u64::from(won.is_none());
                     new.counts.archived += u64::from(won.is_some());
                 } else if old {
@@ -591,7 +701,7 @@ impl Ledger {
                         }
                     };
                     *new.rows.change(to) = Row { next: NONE, events: NONE, ..row };
-                    for ((.., codes), (.., old)) in new.kept.iter_mut().zip(&kept) {
+                    for ((.., codes), (.., old)) in new.kept.iter_mut().zip(kept) {
                         codes[to as usize] = old[at as usize];
                     }
                     new.predicted += u64::from(row.predicted);
@@ -606,8 +716,68 @@ impl Ledger {
                 at = row.next;
             }
         }
+        if let (Some(store), Some(gone)) = (store, gone.filter(|gone| !gone.rows.is_empty())) {
+            store.save(self.saved_rows(&gone.rows)?, self.saved_events(&gone.heads)?)?;
+        }
         *self = new;
         Ok(())
+    }
+
+    /// A column of the ids of these rows.
+    fn saved_ids(&self, rows: impl Iterator<Item = u32>) -> ArrayRef {
+        match &self.ids {
+            Some(ids) => Arc::new(rows.map(|at| Some(ids.get(at))).collect::<StringArray>()),
+            None => Arc::new(rows.map(|at| Some(self.rows.get(at).id[1] as i64)).collect::<Int64Array>()),
+        }
+    }
+
+    /// Numbers as they are, codes of classes as their texts.
+    fn saved_values(&self, values: Vec<f64>) -> ArrayRef {
+        let finite = values.into_iter().map(|value| Some(value).filter(|value| !value.is_nan()));
+        if self.classes.len() == 0 {
+            return Arc::new(finite.collect::<Float64Array>());
+        }
+        Arc::new(finite.map(|code| code.map(|code| self.classes.get(code as u32))).collect::<StringArray>())
+    }
+
+    fn saved_rows(&self, at: &[u32]) -> Result<RecordBatch> {
+        let rows: Vec<Row> = at.iter().map(|at| self.rows.get(*at)).collect();
+        let versions = rows.iter().map(|row| (row.version != NONE).then(|| self.versions.get(row.version))).collect::<StringArray>();
+        let scores = rows.iter().map(|row| Some(row.score).filter(|score| !score.is_nan())).collect::<Float64Array>();
+        let times = rows.iter().map(|row| Some(row.time)).collect::<TimestampNanosecondArray>().with_timezone("UTC");
+        let mut columns: Vec<(String, ArrayRef)> = vec![
+            ("id".into(), self.saved_ids(at.iter().copied())),
+            ("time".into(), Arc::new(times)),
+            ("prediction".into(), self.saved_values(rows.iter().map(|row| row.prediction).collect())),
+            ("score".into(), Arc::new(scores)),
+            ("version".into(), Arc::new(versions)),
+        ];
+        for (name, texts, codes) in &self.kept {
+            let words = at.iter().map(|at| Some(codes[*at as usize]).filter(|code| *code != NONE).map(|code| texts.get(code)));
+            columns.push((name.clone(), Arc::new(words.collect::<StringArray>())));
+        }
+        batch_of(columns)
+    }
+
+    /// The label events of these first rows of ids, oldest row first.
+    fn saved_events(&self, heads: &[u32]) -> Result<RecordBatch> {
+        let (mut ids, mut events) = (Vec::new(), Vec::new());
+        for head in heads {
+            let mut at = self.rows.get(*head).events;
+            while at != NONE {
+                ids.push((at, *head));
+                events.push((at, self.events.get(at)));
+                at = self.events.get(at).next;
+            }
+        }
+        ids.sort_unstable();
+        events.sort_unstable_by_key(|(at, _)| *at);
+        let times = events.iter().map(|(_, event)| Some(event.time)).collect::<TimestampNanosecondArray>().with_timezone("UTC");
+        batch_of(vec![
+            ("id".into(), self.saved_ids(ids.into_iter().map(|(_, head)| head))),
+            ("label".into(), self.saved_values(events.iter().map(|(_, event)| event.label).collect())),
+            ("time".into(), Arc::new(times)),
+        ])
     }
 
     fn is_head(&self, at: u32, row: &Row) -> bool {
