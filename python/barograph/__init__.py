@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from barograph.backtests import Backtest, backtest
     from barograph.drift import compare
     from barograph.feedback import FeedbackLoop
+    from barograph.lineages import Lineage
     from barograph.monitors import Monitor
     from barograph.privacies import Privacy
     from barograph.profiles import Profile, merge, profile
     from barograph.references import Reference
     from barograph.reports import DriftReport
     from barograph.schemas import Schema
+    from barograph.triggers import Condition, RetrainRequest, Trigger, Webhook
 
 _HOMES = {
     "ColumnProfile": "_barograph",
@@ -37,6 +39,11 @@ _HOMES = {
     "Profile": "profiles",
     "Reference": "references",
     "Schema": "schemas",
+    "Condition": "triggers",
+    "Lineage": "lineages",
+    "RetrainRequest": "triggers",
+    "Trigger": "triggers",
+    "Webhook": "triggers",
     "Backtest": "backtests",
     "backtest": "backtests",
     "compare": "drift",
@@ -48,13 +55,18 @@ _MODULES = ("detectors", "errors", "estimates", "metrics", "rollout", "scores", 
 __all__ = [
     "Backtest",
     "ColumnProfile",
+    "Condition",
     "DriftReport",
     "FeedbackLoop",
+    "Lineage",
     "Monitor",
     "Privacy",
     "Profile",
     "Reference",
+    "RetrainRequest",
     "Schema",
+    "Trigger",
+    "Webhook",
     "__version__",
     "backtest",
     "catalog",

@@ -15,15 +15,22 @@ MODULES = [
     "barograph.adapters.predictor",
     "barograph.backtests",
     "barograph.detectors",
+    "barograph.estimates",
+    "barograph.feedback",
+    "barograph.gates",
+    "barograph.lineages",
     "barograph.metrics",
     "barograph.monitors",
     "barograph.privacies",
     "barograph.profiles",
     "barograph.references",
+    "barograph.rollbacks",
+    "barograph.rollout",
     "barograph.row_sketches",
     "barograph.schemas",
     "barograph.scores",
     "barograph.sketches",
+    "barograph.triggers",
 ]
 
 
@@ -42,6 +49,6 @@ def test_docstrings(module):
 
 @pytest.mark.parametrize("program", sorted((ROOT / "examples").glob("*.py")), ids=lambda program: program.name)
 def test_programs(program, capsys):
-    runpy.run_path(str(program))
-    said = {"serve_a_model.py": 'barograph_events_total{model="credit"} 200'}.get(program.name, "PSI is above")
+    runpy.run_path(str(program), run_name="__main__")
+    said = {"serve_a_model.py": 'barograph_events_total{model="credit"} 200', "close_the_loop.py": "better by +"}.get(program.name, "PSI is above")
     assert said in capsys.readouterr().out
