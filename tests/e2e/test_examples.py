@@ -50,5 +50,7 @@ def test_docstrings(module):
 @pytest.mark.parametrize("program", sorted((ROOT / "examples").glob("*.py")), ids=lambda program: program.name)
 def test_programs(program, capsys):
     runpy.run_path(str(program), run_name="__main__")
-    said = {"serve_a_model.py": 'barograph_events_total{model="credit"} 200', "close_the_loop.py": "better by +"}.get(program.name, "PSI is above")
+    said = {"serve_a_model.py": 'barograph_events_total{model="credit"} 200', "close_the_loop.py": "better by +"}.get(
+        program.name, "PSI is above"
+    )
     assert said in capsys.readouterr().out
