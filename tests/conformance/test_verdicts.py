@@ -155,3 +155,18 @@ def test_intervals_hold_what_scipy_computes():
         edges, counts = bg.Reference({"x": a}).bins("x")
         heaviest = max((c for c, lo, hi in zip(counts[1:-1], edges, edges[1:], strict=False) if np.nextafter(lo, np.inf) != hi), default=0)
         assert rows["kolmogorov_smirnov"]["upper"] - rows["kolmogorov_smirnov"]["lower"] <= heaviest / len(a) + 1e-12
+
+
+@pytest.mark.parametrize("combination", ["bh", "by"])
+def test_every_row_that_moved_says_so_not_only_the_strongest(combination):
+    rng = np.random.default_rng(0)
+    more = {f"x{i}": rng.normal(size=5000) for i in range(6)}
+    reference = {"c": rng.choice(["a", "b"], 5000), **more}
+    # Half of the names are new: what is left has another mix, too.
+    current = {"c": rng.choice(["a", "d"], 5000), **more}
+    rows = bg.compare(reference, current, combination=combination).to_frame().filter(column="c")
+    verdicts = dict(rows.select("method", "verdict").iter_rows())
+    assert (verdicts["psi"], verdicts["unseen_share"], verdicts["null_share"]) == ("critical", "critical", "ok")
+    tested = rows.drop_nulls("p_value")
+    assert (tested["adjusted_p"] >= tested["p_value"]).all()
+    assert tested.filter(method="unseen_share")["adjusted_p"].item() < 1e-10

@@ -23,11 +23,15 @@ pub(super) fn combine(columns: &mut [Judged], settings: &Settings) {
             Combination::Bh => benjamini_hochberg(&family),
             Combination::By => benjamini_yekutieli(&family),
         };
+        let dependence = match settings.combination {
+            Combination::Bh => 1.0,
+            Combination::By => (1..=family.len()).map(|rank| 1.0 / rank as f64).sum(),
+        };
         let tested = own.iter().filter(|p| least(p).is_some()).count() as f64;
         for ((column, p), found) in columns.iter_mut().zip(&own).zip(&mut severities) {
             for ((draft, p), found) in column.drafts.iter_mut().zip(p).zip(found) {
                 let Some(p) = p else { continue };
-                let value = if column.in_family { adjusted_of(*p, &family, &adjusted) } else { (tested * p).min(1.0) };
+                let value = if column.in_family { adjusted_of(*p, &family, &adjusted, dependence) } else { (tested * p).min(1.0) };
                 if severity == WARNING {
                     draft.row.adjusted_p = Some(value);
                 }
@@ -68,10 +72,12 @@ fn least(p: &[Option<f64>]) -> Option<f64> {
     p.iter().flatten().copied().min_by(f64::total_cmp)
 }
 
-/// A row is rejected with its column's family: its adjusted value is that of the next p-value of the family.
-fn adjusted_of(p: f64, family: &[f64], adjusted: &[f64]) -> f64 {
+/// A row is rejected with its column's family: at the level at which as many columns would be rejected as have a p-value up to its own.
+fn adjusted_of(p: f64, family: &[f64], adjusted: &[f64], dependence: f64) -> f64 {
+    let rank = family.iter().filter(|other| **other <= p).count().max(1) as f64;
+    let own = (dependence * family.len() as f64 * p / rank).min(1.0);
     let above = family.iter().zip(adjusted).filter(|(other, _)| **other >= p).map(|(_, adjusted)| *adjusted);
-    above.min_by(f64::total_cmp).unwrap_or(1.0).max(p)
+    above.fold(own, f64::min).max(p)
 }
 
 fn settle(row: &Row, found: Option<Verdict>, excluded: bool, shortage: Option<&str>, settings: &Settings) -> (Verdict, Option<String>) {
