@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from barograph import detectors, errors, estimates, metrics, rollout, scores, sketches
     from barograph._barograph import ColumnProfile, __version__, catalog
     from barograph.backtests import Backtest, backtest
+    from barograph.causes import Causes, explain
+    from barograph.conditions import Condition
     from barograph.drift import compare
     from barograph.feedback import FeedbackLoop
     from barograph.lineages import Lineage
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
     from barograph.references import Reference
     from barograph.reports import DriftReport
     from barograph.schemas import Schema
-    from barograph.triggers import Condition, RetrainRequest, Trigger, Webhook
+    from barograph.triggers import RetrainRequest, Trigger
+    from barograph.webhooks import Webhook
 
 _HOMES = {
     "ColumnProfile": "_barograph",
@@ -39,14 +42,16 @@ _HOMES = {
     "Profile": "profiles",
     "Reference": "references",
     "Schema": "schemas",
-    "Condition": "triggers",
+    "Causes": "causes",
+    "Condition": "conditions",
     "Lineage": "lineages",
     "RetrainRequest": "triggers",
     "Trigger": "triggers",
-    "Webhook": "triggers",
+    "Webhook": "webhooks",
     "Backtest": "backtests",
     "backtest": "backtests",
     "compare": "drift",
+    "explain": "causes",
     "merge": "profiles",
     "profile": "profiles",
 }
@@ -54,6 +59,7 @@ _MODULES = ("detectors", "errors", "estimates", "metrics", "rollout", "scores", 
 
 __all__ = [
     "Backtest",
+    "Causes",
     "ColumnProfile",
     "Condition",
     "DriftReport",
@@ -74,6 +80,7 @@ __all__ = [
     "detectors",
     "errors",
     "estimates",
+    "explain",
     "merge",
     "metrics",
     "profile",

@@ -233,6 +233,7 @@ def _compare(options: argparse.Namespace) -> int:
 def _gate(options: argparse.Namespace) -> int:
     import polars as pl
 
+    from barograph.frames import parts
     from barograph.gates import gate
 
     limits: dict[str, float | None] = {}
@@ -242,7 +243,7 @@ def _gate(options: argparse.Namespace) -> int:
             limits[name] = None if value == "none" else float(value)
         except ValueError:
             raise InvalidArgumentError(f"`--limit` must be CHECK=HARM, got {stated!r}", "such as --limit error=0.02") from None
-    read = [pl.read_csv(name) if name.endswith(".csv") else pl.read_parquet(name) for name in (options.current, options.candidate)]
+    read = [pl.concat([pl.DataFrame(part) for part in parts(name)]) for name in (options.current, options.candidate)]
     names = {"label": options.label, "id": options.id, "prediction": options.prediction, "score": options.score}
     report = gate(*read, **names, segments=options.segment, limits=limits, confidence=options.confidence)
     if options.junit:

@@ -14,11 +14,11 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from barograph.conditions import _canonical, _datetime, _some, _stamp, _time, open_alerts
 from barograph.errors import IncompatibleError, InvalidArgumentError, NotFoundError, SnapshotError
 from barograph.monitors import _instant, _nanoseconds
 from barograph.references import Reference
 from barograph.snapshots import write_whole
-from barograph.triggers import _canonical, _datetime, _some, _stamp, _time, open_alerts
 
 if TYPE_CHECKING:
     import polars as pl

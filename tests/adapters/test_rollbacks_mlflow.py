@@ -1,6 +1,6 @@
 """Rolling back in a real model registry of MLflow, with a SQLite backend."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import mlflow
 import numpy as np
@@ -60,4 +60,21 @@ def test_whoever_was_faster_is_not_overruled(registry):
 def test_a_registry_that_refuses_is_an_outcome(registry):
     outcome = MlflowAlias("fraud", "live", expected=2, to=9, client=registry, dry_run=False).act(worse(), NOW)
     assert "failed" in outcome.reason
+    assert points_at(registry) == "2"
+
+
+def test_an_alias_cools_down_whichever_versions_it_is_moved_between(registry, tmp_path):
+    guards = {"client": registry, "dry_run": False, "audit": tmp_path / "audit.jsonl", "cooldown": "1h", "most": 2, "period": "1d"}
+    assert MlflowAlias("fraud", "live", expected=2, to=1, **guards).act(worse(), NOW).done
+    # The next release fails at once: an alias that flaps is somebody's to look at.
+    registry.set_registered_model_alias("fraud", "live", "3")
+    again = MlflowAlias("fraud", "live", expected=3, to=1, **guards)
+    assert (
+        again.act(worse()._replace(time=NOW + timedelta(minutes=5)), NOW + timedelta(minutes=5)).reason == "the last time was too short ago"
+    )
+    assert points_at(registry) == "3"
+    assert again.act(worse()._replace(time=NOW + timedelta(hours=2)), NOW + timedelta(hours=2)).done
+    registry.set_registered_model_alias("fraud", "live", "2")
+    third = MlflowAlias("fraud", "live", expected=2, to=1, **guards)
+    assert "2 times" in third.act(worse()._replace(time=NOW + timedelta(hours=4)), NOW + timedelta(hours=4)).reason
     assert points_at(registry) == "2"

@@ -14,6 +14,8 @@ MODULES = [
     "barograph",
     "barograph.adapters.predictor",
     "barograph.backtests",
+    "barograph.causes",
+    "barograph.conditions",
     "barograph.detectors",
     "barograph.estimates",
     "barograph.feedback",
@@ -29,6 +31,7 @@ MODULES = [
     "barograph.row_sketches",
     "barograph.schemas",
     "barograph.scores",
+    "barograph.sequences",
     "barograph.sketches",
     "barograph.triggers",
 ]

@@ -413,3 +413,13 @@ def test_estimates_stand_beside_what_was_realised():
     assert rows["estimate"][3] == pytest.approx(cbpe.estimate(s[3000:4000], frame["p"].to_numpy()[3000:4000])["accuracy"])
     with pytest.raises(bg.errors.InvalidArgumentError, match="needs predictions with scores"):
         bg.FeedbackLoop().estimates(cbpe)
+
+
+def test_labels_outside_the_classes_are_named_when_the_task_is_stated():
+    loop = bg.FeedbackLoop()
+    loop.predictions({"id": [1, 2], "at": [DAY, DAY], "p": [1, 0], "s": [0.9, 0.1]}, id="id", time="at", prediction="p", score="s")
+    loop.labels({"id": [1, 2], "y": [1, 7]}, id="id", label="y")
+    with pytest.raises(bg.errors.InvalidArgumentError, match="`y_true` must be 0, 1 or missing, got 7"):
+        loop.metrics(task="binary")
+    # Stated as nothing, 1 and 7 are numbers.
+    assert "mae" in loop.metrics()["metric"].to_list()

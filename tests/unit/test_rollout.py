@@ -8,7 +8,7 @@ import barograph as bg
 import numpy as np
 import polars as pl
 import pytest
-from barograph import cli
+from barograph import cli, rollout
 from barograph.errors import InvalidArgumentError
 from barograph.rollout import Callback, Decision, Rollout, argo_measurement, flagger_response, gate
 
@@ -46,8 +46,8 @@ def test_a_harmless_challenger_goes_back_as_rarely_as_stated(paired):
     back = 0
     for seed in range(200):
         rollout = Rollout("v1", "v2", guards=guards, paired=paired, alpha=0.2)
-        for look in range(12):
-            old, new = (events(120, 10_000 * seed + 2 * look + one, first=120 * look) for one in (0, 1))
+        for look in range(8):
+            old, new = (events(180, 10_000 * seed + 2 * look + one, first=180 * look) for one in (0, 1))
             fed(rollout, old, new, **({"id": "id"} if paired else {}))
             if rollout.decide(NOW).decision == "roll back":
                 back += 1
@@ -75,6 +75,8 @@ def test_harm_goes_back_and_good_ones_are_promoted(paired, most):
 
 
 def test_every_guard_says_what_it_is_and_finds_its_harm():
+    from sklearn import metrics
+
     guards = [
         "error",
         "brier",
@@ -89,14 +91,140 @@ def test_every_guard_says_what_it_is_and_finds_its_harm():
     assert found.decision == "roll back"
     rows = {row["guard"]: row for row in found.evidence}
     assert {name: row["verdict"] for name, row in rows.items()} == dict.fromkeys(rows, "harm")
-    assert {name for name, row in rows.items() if row["kind"] == "asymptotic"} == {"precision", "recall", "f1"}
+    assert {row["kind"] for row in rows.values()} == {"exact"}
+    tables = [events(60_000, 1, sharp=2), events(60_000, 2, error=0.3, sharp=1)]
+    for name in ("precision", "recall", "f1"):
+        scores = [getattr(metrics, f"{name}_score")(table["y"], table["p"]) for table in tables]
+        assert [rows[name]["champion"], rows[name]["challenger"]] == pytest.approx(scores, abs=1e-12)
     assert rows["latency_p90"]["harm"] == pytest.approx(1.0, abs=0.1)
     assert rows["error"]["champion"] == pytest.approx(0.1, abs=0.01)
     assert found.to_frame()["guard"].to_list() == list(rows)
     assert "roll back" in str(found)
+    # F1 is 2 t / (1 + t) of the share t of true positives among events that are positive or predicted to be: so are its limits.
+    spans = []
+    for table in tables:
+        sequence = bg.estimates.MeanSequence(alpha=0.05 / len(guards) / 2)
+        sequence.update_many(
+            table.filter((pl.col("y") == 1) | (pl.col("p") == 1)).select((pl.col("y") == pl.col("p")).cast(float)).to_series()
+        )
+        spans.append([2 * limit / (1 + limit) for limit in sequence.interval])
+    (a, b), (c, d) = spans
+    assert [rows["f1"]["lower"], rows["f1"]["upper"]] == pytest.approx([a - d, b - c], abs=1e-12)
     # It stands, whatever comes later.
     fed(rollout, events(1000, 3), events(1000, 4, error=0.0))
     assert rollout.decide(NOW) == found
+
+
+@pytest.mark.parametrize("metric", ["precision", "recall", "f1"])
+def test_few_positives_send_nothing_back(metric):
+    # Asymptotic limits of these counts sent 12 to 15 % back at alpha = 5 %, some after two positives.
+    back = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        watched = Rollout("v1", "v2", guards=[{"metric": metric, "margin": 0.0}])
+        for _ in range(8):
+            for version in ("v1", "v2"):
+                y = rng.random(250) < 0.005
+                p = np.where(y, rng.random(250) < 0.7, rng.random(250) < 0.0017)
+                watched.observe_frame({"y": y, "p": p}, version=version, label="y", prediction="p")
+            if watched.decide(NOW).decision == "roll back":
+                back += 1
+                break
+    # At most 5 % may; 21 or more of 200 would come with probability 0.001 if it were exactly that.
+    assert back < 21
+
+
+def test_losses_are_exact_with_a_range_and_wait_without():
+    rng = np.random.default_rng(0)
+    old, new = (pl.DataFrame({"y": np.zeros(400), "p": rng.normal(0, spread, 400)}).with_columns(l=pl.col("p").abs()) for spread in (1, 4))
+    stated = [{"metric": "loss", "margin": 0.1, "range": [0, 3]}, {"metric": "absolute_error", "margin": 0.1}]
+    watched = Rollout("v1", "v2", guards=stated)
+    for version, frame in (("v1", old), ("v2", new)):
+        watched.observe_frame(frame, version=version, label="y", prediction="p", loss="l")
+    exact, asymptotic = watched.decide(NOW).evidence
+    assert (exact["kind"], exact["verdict"]) == ("exact", "harm")
+    assert exact["challenger"] == pytest.approx(new["l"].clip(0, 3).mean())
+    assert (asymptotic["kind"], asymptotic["verdict"]) == ("asymptotic", "unknown")
+    assert asymptotic["reason"] == "400 events, 500 are needed"
+
+
+def test_pairs_find_a_difference_sooner_and_a_better_one_can_be_asked_for():
+    def shadowed(n, seed):
+        rng = np.random.default_rng(seed)
+        hard = rng.random(n) < 0.3
+        # Both fail on what is hard; the challenger on a little more.
+        return [pl.DataFrame({"id": np.arange(n), "f": hard | (rng.random(n) < extra)}) for extra in (0.0, 0.03)]
+
+    taken = {}
+    for paired in (False, True):
+        watched = Rollout("v1", "v2", guards=[{"metric": "error_rate", "margin": 0.0}], paired=paired)
+        old, new = shadowed(40_000, 1)
+        for start in range(0, 40_000, 250):
+            for version, frame in (("v1", old), ("v2", new)):
+                watched.observe_frame(frame[start : start + 250], version=version, failed="f", id="id")
+            if watched.decide(NOW).decision == "roll back":
+                break
+        taken[paired] = start + 250
+    assert taken[True] * 4 < taken[False]
+    equal, _ = shadowed(20_000, 2)
+    for superior, want in ((False, "promote"), (True, "hold")):
+        watched = Rollout("v1", "v2", guards=[{"metric": "error_rate", "margin": 0.01, "superior": superior}], paired=True)
+        for version in ("v1", "v2"):
+            watched.observe_frame(equal, version=version, failed="f", id="id")
+        assert watched.decide(NOW).decision == want
+
+
+def test_what_is_refused_leaves_no_trace():
+    for paired in (False, True):
+        watched = Rollout("v1", "v2", guards=["error", "brier", "roc_auc"], paired=paired)
+        more = {"id": "id"} if paired else {}
+        watched.observe_frame(events(300, 1), version="v1", **NAMES, **more)
+        before = watched.snapshot()
+        frame = events(300, 2)
+        wrong_ones = [frame.with_columns(y=pl.lit("a")), frame.with_columns(s=pl.lit("b")), frame.with_columns(failed=3)]
+        # Of a pair the champion's label counts.
+        for wrong in wrong_ones if paired else [frame.with_columns(y=2), *wrong_ones]:
+            with pytest.raises(InvalidArgumentError):
+                watched.observe_frame(wrong, version="v2", **NAMES, **more)
+            assert watched.snapshot() == before
+        late = pl.concat([events(300_000, 2), events(1, 3).with_columns(s=pl.lit(7.0))])
+        with pytest.raises(InvalidArgumentError, match="got 7"):
+            watched.observe_frame(late, version="v2", **NAMES, **more)
+        assert watched.snapshot() == before
+
+
+def test_classes_are_compared_by_value():
+    for y, p, value in (([1, 0], [1.0, 1.0], 0.5), ([True, False], [1, 0], 0.0), (["a", "b"], ["a", "c"], 0.5)):
+        watched = Rollout("v1", "v2", guards=["error"])
+        for version in ("v1", "v2"):
+            watched.observe_frame({"y": y, "p": p}, version=version, label="y", prediction="p")
+        assert watched.decide(NOW).evidence[0]["challenger"] == value
+    with pytest.raises(InvalidArgumentError, match="comparable"):
+        watched.observe_frame({"y": ["1"], "p": [1]}, version="v1", label="y", prediction="p")
+
+
+def test_pairs_that_never_match_are_given_up_and_counted(monkeypatch):
+    monkeypatch.setattr(rollout, "_MOST_WAITING", 100)
+    watched = Rollout("v1", "v2", paired=True)
+    watched.observe_frame(events(150, 1), version="v1", **NAMES, id="id")
+    assert watched.given_up == 50
+    watched.observe_frame(events(150, 2), version="v2", **NAMES, id="id")
+    assert Rollout.restore(watched.snapshot()).given_up == 50
+    assert watched.decide(NOW).evidence[0]["champion_events"] == 100
+
+
+def test_no_damage_to_a_snapshot_is_more_than_an_error():
+    watched = Rollout("v1", "v2", guards=["error", "roc_auc", "latency", "f1"], paired=True)
+    watched.observe_frame(events(60, 1).with_columns(id=pl.col("id").cast(pl.String)), version="v1", **NAMES, id="id")
+    data, random, refused = watched.snapshot(), np.random.default_rng(0), 0
+    for at in random.integers(0, len(data), 400):
+        damaged = bytearray(data)
+        damaged[at] ^= 1 << random.integers(0, 7)
+        try:
+            Rollout.restore(bytes(damaged)).decide(NOW)
+        except bg.errors.SnapshotError:
+            refused += 1
+    assert refused > 100
 
 
 def test_it_is_inconclusive_when_the_time_is_up_and_holds_before():
@@ -148,48 +276,86 @@ def test_only_matured_predictions_of_a_loop_are_fed_once():
         rollout.observe_loop(bg.FeedbackLoop(), now=end)
 
 
-def decision(verdict="roll back"):
-    return Decision(verdict, "error", [{"guard": "error", "harm": 0.1}], NOW, "v1", "v2")
+def decision(verdict="roll back", time=NOW):
+    return Decision(verdict, "error", [{"guard": "error", "harm": 0.1}], time, "v1", "v2")
 
 
 def test_actions_are_dry_cool_down_are_counted_and_written_down(tmp_path):
     calls, audit = [], tmp_path / "audit.jsonl"
     assert Callback(calls.append, audit=audit).act(decision(), NOW).reason.startswith("dry run")
 
-    def action():
-        return Callback(calls.append, audit=audit, dry_run=False, cooldown="1h", most=2, period="1d")
+    def act(minutes, verdict="roll back", of=None):
+        # Cooldown and counts hold across restarts: they come from the log.
+        action = Callback(calls.append, audit=audit, dry_run=False, cooldown="1h", most=2, period="1d")
+        moment = NOW + timedelta(minutes=minutes)
+        return action.act(decision(verdict, moment if of is None else of), moment)
 
-    assert not action().act(decision("hold"), NOW).done
-    assert action().act(decision(), NOW).done
-    # Cooldown and counts hold across restarts: they come from the log.
-    assert action().act(decision(), NOW + timedelta(minutes=59)).reason == "the last time was too short ago"
-    assert action().act(decision(), NOW + timedelta(minutes=61)).done
-    assert "2 times" in action().act(decision(), NOW + timedelta(hours=5)).reason
-    assert action().act(decision(), NOW + timedelta(hours=26)).done
+    assert not act(0, "hold").done
+    assert act(0).done
+    assert act(59).reason == "the last time was too short ago"
+    assert act(61).done
+    assert "2 times" in act(300).reason
+    assert act(26 * 60).done
+    # A decision stands, and is handed in again with every look.
+    assert act(52 * 60, of=NOW).reason == "done for this decision already"
     assert len(calls) == 3
     lines = [json.loads(line) for line in audit.read_text().splitlines()]
-    assert [line["done"] for line in lines] == [False, False, True, False, True, False, True]
+    assert [line["done"] for line in lines] == [False, False, True, False, True, False, True, False]
     assert lines[2]["decision"]["evidence"] == [{"guard": "error", "harm": 0.1}]
 
     def broken(_):
         raise OSError("registry is down")
 
     assert "registry is down" in Callback(broken, dry_run=False).act(decision(), NOW).reason
+    for wrong, message in (({"on": "hold"}, "`on`"), ({"most": 0}, "`most`"), ({"cooldown": "soon"}, "`cooldown`")):
+        with pytest.raises(InvalidArgumentError, match=message):
+            Callback(calls.append, **wrong)
+
+
+def test_without_a_log_an_action_remembers_itself():
+    calls = []
+    action = Callback(calls.append, dry_run=False)
+    assert [action.act(decision(), NOW + timedelta(hours=hour)).done for hour in (0, 2)] == [True, False]
+    assert action.act(decision(time=NOW + timedelta(hours=2)), NOW + timedelta(hours=2)).done
+
+
+def test_what_cannot_be_written_down_is_not_done(tmp_path):
+    calls, audit = [], tmp_path / "audit.jsonl"
+    assert "cannot be kept" in Callback(calls.append, dry_run=False, audit=tmp_path / "no" / "log").act(decision(), NOW).reason
+    first, second = (Callback(calls.append, dry_run=False, audit=audit) for _ in range(2))
+    assert calls == []
+    # Both were made before either acted.
+    assert first.act(decision(), NOW).done
+    assert not second.act(decision(), NOW).done
+    # A crash cut a line short: it stays, and nothing else is lost.
+    with audit.open("a") as file:
+        file.write('{"time": "2026-0')
+    assert Callback(calls.append, dry_run=False, audit=audit).act(decision(time=NOW + timedelta(hours=2)), NOW + timedelta(hours=2)).done
+    for hours in (0, 2):
+        again = Callback(calls.append, dry_run=False, audit=audit).act(
+            decision(time=NOW + timedelta(hours=hours)), NOW + timedelta(hours=9)
+        )
+        assert again.reason == "done for this decision already"
+    assert len(calls) == 2
     audit.write_text("nonsense\n")
+    assert "line 1" in first.act(decision(time=NOW + timedelta(hours=30)), NOW + timedelta(hours=30)).reason
     with pytest.raises(InvalidArgumentError, match="line 1"):
-        action()
-    with pytest.raises(InvalidArgumentError, match="`on`"):
-        Callback(calls.append, on="hold")
+        Callback(calls.append, audit=audit)
+    assert len(calls) == 2
 
 
 def test_other_controllers_read_it():
     assert argo_measurement(decision("promote"))["decision"] == "promote"
     json.dumps(argo_measurement(decision()))
-    table = {
-        verdict: [flagger_response(decision(verdict), hook)[0] for hook in ("rollout", "confirm-promotion", "rollback")]
-        for verdict in ("hold", "promote", "roll back", "inconclusive")
+    hooks = ("rollout", "confirm-traffic-increase", "confirm-promotion", "rollback")
+    verdicts = ("hold", "promote", "roll back", "inconclusive")
+    table = {verdict: [flagger_response(decision(verdict), hook)[0] for hook in hooks] for verdict in verdicts}
+    assert table == {
+        "hold": [200, 200, 403, 403],
+        "promote": [200, 200, 200, 403],
+        "roll back": [403, 403, 403, 200],
+        "inconclusive": [200, 403, 403, 403],
     }
-    assert table == {"hold": [200, 403, 403], "promote": [200, 200, 403], "roll back": [403, 403, 200], "inconclusive": [200, 403, 403]}
     with pytest.raises(InvalidArgumentError, match="`hook`"):
         flagger_response(decision(), "event")
 
@@ -205,6 +371,13 @@ def test_what_is_wrong_with_a_rollout_is_named():
         (lambda: Rollout("v1", "v2", guards=[{"metric": "error", "margn": 1}]), "'margn'"),
         (lambda: Rollout("v1", "v2", guards=["error", "error"]), "names of their own"),
         (lambda: Rollout("v1", "v2", alpha=0.9), "`alpha`"),
+        (lambda: Rollout("v1", "v2", alpha="0.05"), "`alpha`"),
+        (lambda: Rollout("v1", "v2", guards="error"), "must be a list"),
+        (lambda: Rollout("v1", "v2", least=0), "`least`"),
+        (lambda: Rollout("v1", "v2", max_events=-1), "`max_events`"),
+        (lambda: Rollout("v1", "v2", guards=[{"metric": "latency", "quantile": 99}]), "quantile of guard 'latency'"),
+        (lambda: Rollout("v1", "v2", guards=[{"metric": "loss", "margin": 1, "range": [1, 0]}]), "range of guard 'loss'"),
+        (lambda: Rollout("v1", "v2", guards=[{"metric": "error", "range": [0, 2]}]), "takes no range"),
         (lambda: fine.observe_frame(frame, version="v3", score="s"), "`version` must be"),
         (lambda: fine.observe_frame(frame, version="v1", score="none"), "names column 'none'"),
         (lambda: fine.observe_frame(frame.with_columns(s=2.0), version="v1", score="s"), r"`score` must be in \[0, 1\]"),
@@ -313,6 +486,13 @@ def test_the_gate_joins_frames_of_predictions_and_knows_regressions(tmp_path, ca
     assert code == 2
     assert "1000 ids of the current one are missing" in out.err
     assert run("good", "--limit", "absolute_error=x")[0] == 2
+    (tmp_path / "garbage.parquet").write_bytes(b"no parquet at all")
+    assert run("garbage")[0] == 2
+    assert run("absent")[0] == 2
+    for name in ("old", "good"):
+        pl.read_parquet(tmp_path / f"{name}.parquet").sort("id")[:10].write_parquet(tmp_path / f"{name}10.parquet")
+    assert cli.main(["gate", str(tmp_path / "old10.parquet"), str(tmp_path / "good10.parquet"), "--id", "id", "--label", "truth"]) == 3
+    capsys.readouterr()
     code, out = run("good", "--limit", "absolute_error=0.0", "--limit", "squared_error=none", "--json")
     assert json.loads(out.out)["passed"] is (True if code == 0 else None)
 

@@ -662,7 +662,7 @@ def test_a_webhook_tries_again_where_that_may_help(serve):
 
 def test_waiting_between_attempts_doubles(serve, monkeypatch):
     server, slept = serve(500), []
-    monkeypatch.setattr("barograph.triggers.clock.sleep", slept.append)
+    monkeypatch.setattr("barograph.webhooks.clock.sleep", slept.append)
     Webhook(server.url, attempts=4, backoff="3s")(request_of())
     assert slept == [3.0, 6.0, 12.0]
 
