@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from barograph.attributions import (
+    _FOLDS,
+    _Cells,
+    _cusum,
+    _drift,
+    _excess,
+    _explained,
+    _Joint,
+    _kitagawa,
+    _search,
+    _shapley,
+    _Side,
+    _spread,
+    _student,
+    _tail,
+)
+from barograph.cause_bins import _Bins, _bins, _short
 from barograph.errors import InvalidArgumentError
 from barograph.frames import Frame, parts
 from barograph.lineages import _deployed
@@ -32,13 +46,12 @@ _LEAST_WINDOWS = 8
 """Windows of either frame from which on their scatter says how much rows of one window resemble each other."""
 _LEAST_SLICE = 100
 """Rows a slice needs in each frame: half of them test it, and fifty make a mean near enough to normal."""
-_NAMES, _SLICE_NAMES, _JOINT_NAMES = 30, 12, 5
+_SLICE_NAMES, _JOINT_NAMES = 12, 5
 _SLICE_GROUPS, _JOINT_GROUPS = 5, 4
 _JOINT_COLUMNS, _JOINT_CELLS, _JOINT_ROWS = 6, 4096, 20
 """A joint table: columns, cells, and rows per cell of the smaller frame."""
-_SEARCHED_ROWS, _CANDIDATES, _BEAM = 100_000, 10, 30
-_FOLDS, _SHUFFLES, _MOST_WINDOWS = 5, 999, 20_000
-_QUANTILE_ROWS = 100_000
+_SEARCHED_ROWS = 100_000
+_SHUFFLES, _MOST_WINDOWS = 999, 20_000
 _WORTH = 0.05
 """Share of the change from which on an effect is told."""
 
@@ -170,7 +183,7 @@ def explain(
     A change that cannot be told from noise is attributed to nothing; slices are claimed all the same. Causes inside a bin, or in
     columns that are not given, count as rate. A split is bookkeeping: that the mix changed does not say that a feature caused it.
 
-    A million rows of each frame × 20 features take about 3 s on two cores. Raises InvalidArgumentError for columns that are not
+    A million rows of each frame × 20 features take 2 to 3 s of CPU time. Raises InvalidArgumentError for columns that are not
     there, labels that do not suit the metric, a loss that is infinite.
 
     >>> import numpy as np
@@ -391,319 +404,7 @@ def _columns(
 # Rows of one frame, and their sums by bin.
 
 
-@dataclass
-class _Cells:
-    """Of each bin rows, sum of losses and of squares about the mean; `tables`: rows and sums by group of rows and bin."""
-
-    n: Array
-    s: Array
-    squares: Array
-    tables: tuple[Array, Array]
-    blocked: bool
-
-    def variance(self, a: Array, c: Array) -> tuple[Array, Array]:
-        """Of estimates to which a row of bin b with loss l adds `a_b + c_b l`, less its mean: variances and degrees of freedom.
-
-        By rows, or where groups of rows are windows by these, whichever is more: rows of one window may resemble each other.
-        """
-        import numpy as np
-
-        rates = self.s / np.maximum(self.n, 1)
-        each = self.n * (a + c * rates) ** 2 + c**2 * self.squares
-        out = each.sum(axis=1)
-        free = out**2 / np.maximum((each**2 / np.maximum(self.n - 1, 1)).sum(axis=1), 1e-300)
-        if self.blocked:
-            rows, sums = self.tables
-            by_window = a @ rows.T + c @ sums.T
-            count = int((rows.sum(axis=1) > 0).sum())
-            more = count / max(count - 1, 1) * (by_window**2).sum(axis=1)
-            free = np.where(more > out, count - 1, free)
-            out = np.maximum(out, more)
-        return out, np.maximum(free, 1.0)
-
-
-class _Side:
-    """Losses of one frame less a constant, and the groups of rows that stand for each other: windows, or folds at random."""
-
-    def __init__(self, losses: Array, shift: float, groups: Array, count: int, *, blocked: bool, shares: bool) -> None:
-        self.losses, self.shift, self.groups, self.count = losses, shift, groups, count
-        self.blocked, self.shares = blocked, shares
-        self.squares = losses * losses
-
-    def cells(self, codes: Array, size: int) -> _Cells:
-        import numpy as np
-
-        n = np.bincount(codes, minlength=size).astype(float)
-        s = np.bincount(codes, self.losses, minlength=size)
-        squares = np.bincount(codes, self.squares, minlength=size)
-        rows = np.maximum(n, 1)
-        squares = np.maximum(squares - s * s / rows, 0.0) * rows / np.maximum(n - 1, 1)
-        if self.shares:
-            # Fifty rows without an error are not rows without variance: Agresti and Caffo's added success and failure (Am. Stat. 2000).
-            share = (s + n * self.shift + 1) / (n + 2)
-            squares = np.maximum(squares, n * share * (1 - share))
-        where = self.groups * size + codes
-        tables = [np.bincount(where, weights, minlength=self.count * size).reshape(-1, size) for weights in (None, self.losses)]
-        return _Cells(n, s, squares, (tables[0].astype(float), tables[1]), self.blocked)
-
-    def part(self, mask: Array) -> _Side:
-        return _Side(self.losses[mask], self.shift, self.groups[mask], self.count, blocked=self.blocked, shares=self.shares)
-
-
-def _explained(cells: _Cells, total_squares: float, folds: Array) -> float:
-    """R² of the bins' means on rows they were not made of, by folds of whole groups."""
-    import numpy as np
-
-    rows, sums = (np.stack([table[folds == at].sum(axis=0) for at in range(_FOLDS)]) for table in cells.tables)
-    n, s = rows.sum(axis=0) - rows, sums.sum(axis=0) - sums
-    mean = (s.sum(axis=1) / np.maximum(n.sum(axis=1), 1))[:, None]
-    guess = np.where(n > 0, s / np.maximum(n, 1), mean)
-
-    def left(prediction: Array) -> float:
-        return total_squares + float((prediction**2 * rows - 2 * prediction * sums).sum())
-
-    base = left(np.broadcast_to(mean, guess.shape))
-    return 1 - left(guess) / base if base > 0 else 0.0
-
-
-_Gradient: TypeAlias = "tuple[tuple[Array, Array], tuple[Array, Array]]"
-
-
-def _kitagawa(n: Array, s: Array, n2: Array, s2: Array, weights: Array) -> tuple[dict[str, Array], dict[str, _Gradient]]:
-    """Mix and rate of each bin, summed by each row of `weights` (effects × bins); and what a row of either frame adds to them.
-
-    A gradient holds per frame `a` and `c`, so that a row of bin b with loss l moves the effect by `a_b + c_b l` (delta method).
-    """
-    import numpy as np
-
-    total, total2 = n.sum(), n2.sum()
-    p, q = n / total, n2 / total2
-    mean, mean2 = s.sum() / total, s2.sum() / total2
-    rows, rows2 = np.maximum(n, 1), np.maximum(n2, 1)
-    r, r2 = s / rows, s2 / rows2
-    # A bin that one frame alone has knows one rate: that of the other frame is taken as equal, so all of its effect is mix.
-    own = np.where(n2 > 0, np.where(n > 0, 0.5, 0.0), 1.0)
-    own2 = 1.0 - own
-    middle, centre = own * r + own2 * r2, (mean + mean2) / 2
-    both = (n > 0) & (n2 > 0)
-    shift, change, share = q - p, np.where(both, r2 - r, 0.0), (p + q) / 2
-    above = np.where((n > 0) | (n2 > 0), middle - centre, 0.0)
-    effects = {"mix": weights @ (shift * above), "rate": weights @ (change * share)}
-
-    def spread(at_bin: Array, everywhere: Array) -> Array:
-        out: Array = weights * at_bin + (weights @ everywhere)[:, None]
-        return out
-
-    def mix(rows: Array, rates: Array, total: float, shares: Array, mean: float, own: Array, sign: float) -> tuple[Array, Array]:
-        a = spread(sign * above / total - shift * own * rates / rows, -sign * above * shares / total + shift * mean / (2 * total))
-        return a, spread(shift * own / rows, -shift / (2 * total))
-
-    def rate(rows: Array, rates: Array, total: float, shares: Array, sign: float) -> tuple[Array, Array]:
-        weight = np.where(both, sign * share / rows, 0.0)
-        a = spread(change / (2 * total) - weight * rates, -change * shares / (2 * total))
-        return a, spread(weight, np.zeros_like(weight))
-
-    gradients: dict[str, _Gradient] = {
-        "mix": (mix(rows, r, total, p, mean, own, -1.0), mix(rows2, r2, total2, q, mean2, own2, 1.0)),
-        "rate": (rate(rows, r, total, p, -1.0), rate(rows2, r2, total2, q, 1.0)),
-    }
-    return effects, gradients
-
-
-def _spread(cells: tuple[_Cells, _Cells], gradient: _Gradient) -> tuple[Array, Array]:
-    """Standard errors and degrees of freedom of both frames together (Welch 1947)."""
-    import numpy as np
-
-    (v, free), (v2, free2) = (one.variance(*each) for one, each in zip(cells, gradient, strict=True))
-    both = v + v2
-    return np.sqrt(both), both**2 / np.maximum(v**2 / free + v2**2 / free2, 1e-300)
-
-
-def _student(tail: float, free: float) -> float:
-    """What |t| exceeds with chance `tail`. Hill, CACM algorithm 396, 1970: six digits from three degrees of freedom on."""
-    n = max(free, 1.0)
-    if n > 1e6:
-        return -NormalDist().inv_cdf(tail / 2)
-    if n < 2:
-        # As with one degree of freedom: too wide, never too narrow.
-        return 1 / math.tan(tail * math.pi / 2)
-    a = 1 / (n - 0.5)
-    b = 48 / (a * a)
-    c = ((20700 * a / b - 98) * a - 16) * a + 96.36
-    d = ((94.5 / (b + c) - 3) / b + 1) * math.sqrt(a * math.pi / 2) * n
-    y = (d * tail) ** (2 / n)
-    if y > 0.05 + a:
-        x = NormalDist().inv_cdf(tail / 2)
-        y = x * x
-        if n < 5:
-            c += 0.3 * (n - 4.5) * (x + 0.6)
-        c = (((0.05 * d * x - 5) * x - 7) * x - 2) * x + b + c
-        y = (((((0.4 * y + 6.3) * y + 36) * y + 94.5) / c - y - 3) / b + 1) * x
-        y = math.expm1(a * y * y)
-    else:
-        y = ((1 / (((n + 6) / (n * y) - 0.089 * d - 0.822) * (n + 2) * 3) + 0.5 / (n + 4)) * y - 1) * (n + 1) / (n + 2) + 1 / y
-    return math.sqrt(n * y)
-
-
-def _tail(t: float, free: float) -> float:
-    """The chance that |T| exceeds |t|, by halving; nothing below 1e-15 is told apart."""
-    low, high = math.log(1e-15), 0.0
-    if _student(math.exp(low), free) <= abs(t):
-        return 1e-15
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _student(math.exp(middle), free) > abs(t) else (low, middle)
-    return math.exp(high)
-
-
 # Bins of one column.
-
-
-@dataclass
-class _Bins:
-    """Bins that `before` fixed: `labels` as conditions; the first `ordinary` hold its values, the others what it has not, and nulls."""
-
-    column: str
-    ordinary: int
-    labels: list[str]
-    codes: tuple[Array, Array]
-    edges: Array | None
-    limits: tuple[float, float]
-    new: list[tuple[Any, int]]
-
-    @property
-    def size(self) -> int:
-        return len(self.labels)
-
-    def merged(self, groups: int, keep: Sequence[int]) -> tuple[Array, list[str]]:
-        """A new bin for each bin, and labels: neighbours united into `groups` where bins have an order, else all but `keep` as others."""
-        import numpy as np
-
-        special = self.labels[self.ordinary :]
-        if self.edges is not None:
-            groups = min(groups, self.ordinary)
-            first = [-(-at * self.ordinary // groups) for at in range(groups + 1)]
-            united = np.searchsorted(first, np.arange(self.ordinary), "right") - 1
-            labels = [_between(self.column, self.edges, self.limits, start, end) for start, end in pairwise(first)]
-        else:
-            kept = {bin: at for at, bin in enumerate(keep)}
-            # The first of the special ones of names is "other values".
-            united = np.array([kept.get(bin, len(kept)) for bin in range(self.ordinary)], int)
-            labels, groups = [self.labels[bin] for bin in keep], len(kept)
-        lut = np.concatenate([united, groups + np.arange(len(special))]).astype(np.uint8)
-        return lut, [*labels, *special]
-
-
-def _between(column: str, edges: Array, limits: tuple[float, float], start: int, end: int) -> str:
-    """The condition of bins `[start, end)`, of which bin i ends with edge i; the first begins and the last ends with a limit."""
-    import numpy as np
-
-    low = limits[0] if start == 0 else float(edges[start - 1])
-    high = limits[1] if end > len(edges) else float(edges[end - 1])
-    if np.nextafter(high, -np.inf) == low or (start == 0 and low == high):
-        return f"{column} = {high:.6g}"
-    # An edge next below another one was put there to let that value stand alone.
-    just_below = end < len(edges) and np.nextafter(edges[end], -np.inf) == high
-    last = float(edges[end]) if just_below else high
-    return f"{low:.6g} {'<=' if start == 0 else '<'} {column} {'<' if just_below else '<='} {last:.6g}"
-
-
-def _bins(column: str, old: pl.DataFrame, new: pl.DataFrame, most: int, reference: Reference | None, seed: int) -> _Bins | str:
-    """The bins of a column and the codes of both frames' rows, or why there are none."""
-    import polars as pl
-
-    for side, frame in (("before", old), ("after", new)):
-        if column not in frame.columns:
-            return f"it is not there {side}"
-    sides = [old[column], new[column]]
-    numeric = [one.dtype.is_numeric() or one.dtype == pl.Null for one in sides]
-    named = [one.dtype in (pl.String, pl.Categorical, pl.Boolean, pl.Null) or one.dtype == pl.Enum for one in sides]
-    if all(numeric):
-        values = [one.cast(pl.Float64).fill_nan(None) for one in sides]
-        found = None if reference is None or column not in reference.schema.kinds else reference.bins(column)
-        if found is not None or _many(values[0], most):
-            return _number_bins(column, values, most, found, seed)
-        return _name_bins(column, values)
-    if all(named):
-        return _name_bins(column, [one.cast(pl.String) for one in sides])
-    kinds = f"{sides[0].dtype} before and {sides[1].dtype} after"
-    return f"it is {kinds}" if sides[0].dtype != sides[1].dtype else f"{sides[0].dtype} is not cut into bins"
-
-
-def _many(values: pl.Series, most: int) -> bool:
-    """Whether there are more different values than that; mostly the first rows tell."""
-    known = values.drop_nulls()
-    return bool(known.head(1000).n_unique() > most or known.n_unique() > most)
-
-
-def _number_bins(column: str, values: list[pl.Series], most: int, found: tuple[list[float], list[int]] | None, seed: int) -> _Bins | str:
-    import numpy as np
-
-    if found is not None:
-        known, counts = np.asarray(found[0]), np.asarray(found[1], float)
-        reached = np.cumsum(counts)[:-1] / max(counts.sum(), 1)
-        at = np.minimum(np.searchsorted(reached, np.arange(1, most) / most), len(known) - 1)
-        cuts, times = np.unique(at, return_counts=True)
-        # A value that is heavier than a bin stands alone: the edge below it is one too.
-        cuts = np.unique(np.concatenate([cuts, cuts[times > 1] - 1]))
-        low, high = known[0], known[-1]
-        edges = known[cuts[(cuts > 0) & (cuts < len(known) - 1)]]
-    else:
-        finite = values[0].drop_nulls().to_numpy()
-        finite = finite[np.isfinite(finite)]
-        if not len(finite):
-            return _name_bins(column, values)
-        low, high = np.nextafter(finite.min(), -np.inf), finite.max()
-        if len(finite) > _QUANTILE_ROWS:
-            finite = np.random.default_rng(seed).choice(finite, _QUANTILE_ROWS)
-        cuts, times = np.unique(np.quantile(finite, np.arange(1, most) / most, method="inverted_cdf"), return_counts=True)
-        edges = np.unique(np.concatenate([cuts, np.nextafter(cuts[times > 1], -np.inf)]))
-        edges = edges[(edges > low) & (edges < high)]
-    count = len(edges) + 1
-    codes = []
-    for one in values:
-        numbers = one.fill_null(np.nan).to_numpy()
-        code = np.zeros(len(numbers), np.uint8)
-        for edge in edges:
-            code += numbers > edge
-        code[numbers <= low] = count
-        code[numbers > high] = count + 1
-        code[np.isnan(numbers)] = count + 2
-        codes.append(code)
-    limits = (float(np.nextafter(low, np.inf)), float(high))
-    labels = [_between(column, edges, limits, at, at + 1) for at in range(count)]
-    labels += [f"{column} < {limits[0]:.6g}, out of range", f"{column} > {high:.6g}, out of range", f"{column} is null"]
-    return _Bins(column, count, labels, (codes[0], codes[1]), edges, limits, [])
-
-
-def _name_bins(column: str, values: list[pl.Series]) -> _Bins | str:
-    import numpy as np
-    import polars as pl
-
-    counts = [one.drop_nulls().value_counts(name="rows").rename({one.name: "value"}) for one in values]
-    rows = len(values[0]) - values[0].null_count()
-    if counts[0].height > max(_NAMES, rows / 2):
-        return f"{counts[0].height:,} values in {rows:,} rows before: nearly each row has one of its own"
-    known = counts[0].sort(["rows", "value"], descending=[True, False])["value"]
-    first = known.head(_NAMES)
-    other = len(first)
-    codes = []
-    for one in values:
-        coded = one.replace_strict(first, np.arange(other, dtype=np.uint8), default=other + 1, return_dtype=pl.UInt8)
-        code = coded.fill_null(other + 2).to_numpy().copy()
-        code[one.is_null().to_numpy()] = other + 2
-        if len(known) > other:
-            code[(code == other + 1) & one.is_in(known.implode()).fill_null(False).to_numpy()] = other
-        codes.append(code)
-    unseen = counts[1].join(counts[0], on="value", how="anti").sort(["rows", "value"], descending=[True, False])
-    labels = [f"{column} = {_short(value)}" for value in first]
-    labels += [f"{column} of other values", f"{column} of values not there before", f"{column} is null"]
-    return _Bins(column, other, labels, (codes[0], codes[1]), None, (0.0, 0.0), unseen.rows())
-
-
-def _short(value: object) -> str:
-    text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= 40 else text[:39] + "…"
 
 
 # The card.
@@ -1172,175 +873,6 @@ def _weights(importance: Mapping[str, float] | None, columns: Sequence[str]) -> 
             raise InvalidArgumentError(f"`importance` must not be negative, got {weight!r} for {name!r}")
     mean = sum(importance.values()) / len(importance) if importance else 1.0
     return {name: float(importance.get(name, mean)) for name in columns}
-
-
-def _drift(n: Array, n2: Array) -> float:
-    """PSI less its mean under no drift."""
-    from barograph.scores import psi
-
-    if len(n) < 2:
-        return 0.0
-    return max(0.0, psi(n, n2).value - (len(n) - 1) * (1 / float(n.sum()) + 1 / float(n2.sum())))
-
-
-@dataclass
-class _Joint:
-    """The joint table of some columns: a row of `digits` per cell; why it is no good support, if so."""
-
-    columns: list[str]
-    digits: Array
-    cells: tuple[_Cells, _Cells]
-    unsupported: str | None
-
-
-def _shapley(table: _Joint) -> tuple[Array, _Gradient]:
-    """Of each column its mean contribution to the joint mix over all orders, by enumeration; and what rows add to it.
-
-    The worth of a set of columns is the mix of their joint table, so the values add up to the mix of the whole one (Shapley 1953).
-    """
-    import numpy as np
-
-    columns, count = len(table.columns), len(table.digits)
-    one, two = table.cells
-    worth = np.zeros(1 << columns)
-    slopes = np.zeros((1 << columns, 4, count))
-    for members in range(1, 1 << columns):
-        chosen = [at for at in range(columns) if members >> at & 1]
-        _, group = np.unique(table.digits[:, chosen], axis=0, return_inverse=True)
-        group = group.reshape(-1)
-        sums = [np.bincount(group, values) for values in (one.n, one.s, two.n, two.s)]
-        effects, gradients = _kitagawa(sums[0], sums[1], sums[2], sums[3], np.ones((1, len(sums[0]))))
-        worth[members] = effects["mix"][0]
-        slopes[members] = [each[0][group] for side in gradients["mix"] for each in side]
-    values, gradient = np.zeros(columns), np.zeros((4, columns, count))
-    for at in range(columns):
-        for members in range(1 << columns):
-            if members >> at & 1:
-                continue
-            size = members.bit_count()
-            weight = math.factorial(size) * math.factorial(columns - size - 1) / math.factorial(columns)
-            values[at] += weight * (worth[members | 1 << at] - worth[members])
-            gradient[:, at] += weight * (slopes[members | 1 << at] - slopes[members])
-    return values, ((gradient[0], gradient[1]), (gradient[2], gradient[3]))
-
-
-_Slice: TypeAlias = "tuple[tuple[int, int], ...]"
-
-
-def _search(looked: list[tuple[Array, Array]], sizes: list[int], least: list[float], sign: float, conjunctions: int) -> list[_Slice]:
-    """The conjunctions (of a column and a bin each) that became worse than other rows by most standard errors, none told by another."""
-    import numpy as np
-
-    starts = np.concatenate([[0], np.cumsum(sizes)])
-    owner = np.repeat(np.arange(len(sizes)), sizes)
-    places = [codes.astype(np.int64) + starts[:-1, None] for codes, _ in looked]
-    values = [losses for _, losses in looked]
-    totals = [_sums(one) for one in values]
-    tables = [_pairs(where, one, sizes) for where, one in zip(places, values, strict=True)]
-    z = _worse(tables, totals, least, sign)
-    found: dict[frozenset[int], float] = {frozenset([at]): float(z[at, at]) for at in range(len(owner))}
-    if conjunctions > 1:
-        first, second = np.nonzero(np.triu(z > 1.0, 1) & (owner[:, None] != owner[None, :]))
-        best = np.argsort(-z[first, second], kind="stable")[:1000]
-        found |= {frozenset([int(first[at]), int(second[at])]): float(z[first[at], second[at]]) for at in best}
-    if conjunctions > 2:
-        pairs = sorted((one for one in found if len(one) == 2), key=lambda one: (-found[one], sorted(one)))[:_BEAM]
-        for pair in pairs:
-            triples: list[Any] = []
-            for where, one in zip(places, values, strict=True):
-                inside = _inside(where, pair, owner)
-                flat, repeated = where[:, inside].ravel(), np.tile(one[inside], len(sizes))
-                triples.append(tuple(np.bincount(flat, each, minlength=len(owner)) for each in (None, repeated, repeated**2)))
-            third = _worse(triples, totals, least, sign)
-            for at in np.flatnonzero(third > 1.0):
-                if owner[at] not in owner[list(pair)]:
-                    found[pair | {int(at)}] = float(third[at])
-    order = sorted((one for one in found if found[one] > 1.0), key=lambda one: (-found[one], len(one), sorted(one)))
-    chosen: list[frozenset[int]] = []
-    free = [np.ones(len(one), bool) for one in values]
-    rest = totals
-    for members in order[:100]:
-        masks = [_inside(where, members, owner) & open_ for where, open_ in zip(places, free, strict=True)]
-        sums = [_sums(one[mask]) for one, mask in zip(values, masks, strict=True)]
-        # What is left of a slice without those before it has to be worse still, or these are what made it so.
-        if chosen and not _worse(sums, rest, [each / 2 for each in least], sign) > 2.0:
-            continue
-        chosen.append(members)
-        free = [open_ & ~mask for open_, mask in zip(free, masks, strict=True)]
-        rest = [_sums(one[open_]) for one, open_ in zip(values, free, strict=True)]
-        if len(chosen) == _CANDIDATES:
-            break
-    return [tuple((int(owner[at]), int(at - starts[owner[at]])) for at in sorted(members)) for members in chosen]
-
-
-def _sums(losses: Array) -> tuple[float, float, float]:
-    return float(len(losses)), float(losses.sum()), float(losses @ losses)
-
-
-def _inside(where: Array, members: frozenset[int], owner: Array) -> Array:
-    import numpy as np
-
-    out: Array = np.logical_and.reduce([where[owner[at]] == at for at in members])
-    return out
-
-
-def _pairs(where: Array, losses: Array, sizes: list[int]) -> tuple[Array, Array, Array]:
-    """Rows, sums and sums of squares of each bin (on the diagonal) and of each pair of bins of two columns (above it)."""
-    import numpy as np
-
-    starts = np.concatenate([[0], np.cumsum(sizes)])
-    out = np.zeros((3, starts[-1], starts[-1]))
-    weights = (None, losses, losses * losses)
-    for second, size in enumerate(sizes):
-        at = slice(starts[second], starts[second + 1])
-        own = where[second] - starts[second]
-        for sums, weight in zip(out, weights, strict=True):
-            sums[at, at] = np.diag(np.bincount(own, weight, minlength=size))
-        for first in range(second):
-            code = (where[first] - starts[first]) * size + own
-            across = slice(starts[first], starts[first + 1])
-            for sums, weight in zip(out, weights, strict=True):
-                sums[across, at] = np.bincount(code, weight, minlength=sizes[first] * size).reshape(-1, size)
-    return out[0], out[1], out[2]
-
-
-def _worse(sums: Sequence[Any], totals: Sequence[tuple[float, float, float]], least: Sequence[float], sign: float) -> Any:
-    """By how many standard errors each slice became worse by more than the other rows; minus infinity where it is too small."""
-    import numpy as np
-
-    change, variance, valid = 0.0, 0.0, True
-    for (n, s, q), (rows, total, squares), enough, side in zip(sums, totals, least, (-1.0, 1.0), strict=True):
-        for count, own, square, inside in ((n, s, q, 1.0), (rows - n, total - s, squares - q, -1.0)):
-            count = np.maximum(count, 1.0)
-            rate = own / count
-            change = change + side * inside * rate
-            variance = variance + np.maximum(square / count - rate * rate, 0.0) / count
-        valid = valid & (n >= enough) & (rows - n >= enough)
-    return np.where(valid, sign * change / np.sqrt(np.maximum(variance, 1e-30)), -np.inf)
-
-
-def _excess(cells: tuple[_Cells, _Cells]) -> tuple[float, float, float]:
-    """By how much more the metric of bin 1 changed than that of bin 0, its standard error and degrees of freedom."""
-    import numpy as np
-
-    value, gradient = 0.0, []
-    for one, side in zip(cells, (-1.0, 1.0), strict=True):
-        rates = one.s / one.n
-        value += side * float(rates[1] - rates[0])
-        weight = side * np.array([[-1.0, 1.0]]) / one.n
-        gradient.append((-weight * rates, weight))
-    errors, free = _spread(cells, (gradient[0], gradient[1]))
-    return value, float(errors[0]), float(free[0])
-
-
-def _cusum(n: Array, gaps: Array) -> tuple[Array, Array]:
-    """Of each row of windows the first after the largest rise of the mean, and its size: `−Σ gaps / √(N (1 − N / total))` (Page 1954)."""
-    import numpy as np
-
-    before = np.cumsum(n, axis=1)
-    share = before[:, :-1] * (1 - before[:, :-1] / before[:, -1:])
-    size = -np.cumsum(gaps, axis=1)[:, :-1] / np.sqrt(share)
-    return size.argmax(axis=1) + 1, size.max(axis=1)
 
 
 def _moment(nanoseconds: int) -> datetime:
