@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     gate.add_argument(
         "--segment", action="append", default=[], metavar="COLUMN", help="judge every value of a column apart; can be repeated"
     )
+    gate.add_argument("--task", choices=["binary", "multiclass", "regression"], help="inferred from the labels if absent")
     gate.add_argument("--limit", action="append", default=[], metavar="CHECK=HARM", help="harm that is tolerated, such as error=0.02")
     gate.add_argument("--confidence", type=float, default=0.95, help="of the limits (0.95)")
     gate.add_argument("--junit", metavar="FILE", help="write test cases as JUnit XML")
@@ -244,7 +245,7 @@ def _gate(options: argparse.Namespace) -> int:
         except ValueError:
             raise InvalidArgumentError(f"`--limit` must be CHECK=HARM, got {stated!r}", "such as --limit error=0.02") from None
     read = [pl.concat([pl.DataFrame(part) for part in parts(name)]) for name in (options.current, options.candidate)]
-    names = {"label": options.label, "id": options.id, "prediction": options.prediction, "score": options.score}
+    names = {"label": options.label, "task": options.task, "id": options.id, "prediction": options.prediction, "score": options.score}
     report = gate(*read, **names, segments=options.segment, limits=limits, confidence=options.confidence)
     if options.junit:
         Path(options.junit).write_bytes(report.to_junit())

@@ -497,6 +497,62 @@ def test_the_gate_joins_frames_of_predictions_and_knows_regressions(tmp_path, ca
     assert json.loads(out.out)["passed"] is (True if code == 0 else None)
 
 
+def test_the_gate_compares_by_value_and_knows_counts_from_classes():
+    # Compared as text, 1 and 1.0 or true differ in every row of both models: any candidate passed.
+    rng = np.random.default_rng(0)
+    y, guesses = rng.integers(0, 2, 4000), rng.integers(0, 2, 4000)
+    for truth, old, new in ((y, y.astype(float), guesses.astype(float)), (y.astype(bool), y, guesses), (y, y, guesses.astype(float))):
+        report = gate(pl.DataFrame({"y": truth, "prediction": old}), pl.DataFrame({"prediction": new}), label="y")
+        rows = {row["check"]: row for row in report.to_dict()["checks"]}
+        assert report.passed is False
+        assert [rows["error"]["current"], rows["error"]["candidate"]] == pytest.approx([0.0, np.mean(y != guesses)])
+        assert rows["unknown_outputs"]["verdict"] == "passed"
+    counts = rng.poisson(50, 4000)
+    frames = [pl.DataFrame({"y": counts, "prediction": counts + rng.normal(0, spread, 4000)}) for spread in (1, 10)]
+    assert gate(*frames, label="y").to_frame().filter(verdict="failed")["check"].to_list() == ["absolute_error", "squared_error"]
+    classes = rng.integers(0, 3, 4000)
+    frames = [pl.DataFrame({"y": classes, "prediction": np.where(rng.random(4000) < wrong, 0, classes)}) for wrong in (0.1, 0.4)]
+    assert "error" in gate(*frames, label="y", task="multiclass").to_frame().filter(verdict="failed")["check"]
+    with pytest.raises(InvalidArgumentError, match="comparable"):
+        gate(frames[0].with_columns(y=pl.col("y").cast(pl.String)), frames[1], label="y")
+
+
+def test_nothing_passes_unjudged():
+    # Few rows that both models separate, labels that no metric fits, answers that are not finite.
+    split = pl.DataFrame({"y": [0] * 15 + [1] * 15, "score": [0.1] * 15 + [0.9] * 15})
+    only_auc = {"brier": None}
+    assert gate(split, split, label="y", limits=only_auc).passed is None
+    rng = np.random.default_rng(0)
+    scored = pl.DataFrame({"y": rng.integers(0, 10, 500), "score": rng.random(500)})
+    assert gate(scored, scored, label="y").to_frame().filter(check="label")["verdict"].to_list() == ["open"]
+    assert gate(scored, scored).passed is True
+    for odd in (float("nan"), float("inf")):
+        broken = scored.with_columns(score=pl.when(pl.int_range(500) < 5).then(odd).otherwise("score"))
+        report = gate(scored, broken)
+        assert report.to_frame().filter(verdict="failed")["check"].to_list() == ["null_predictions"]
+        json.dumps(report.to_dict(), allow_nan=False)
+
+
+def test_the_gate_holds_the_schema():
+    frame = inputs(200)
+    schema = bg.Schema.infer(frame.select("x", "c"))
+    settings = {"label": "y", "limits": {"latency": None}, "schema": schema}
+
+    def reason(given, candidate=None):
+        report = gate(Model(2.0), candidate or Model(2.0), given, **settings)
+        return report.to_frame().row(by_predicate=pl.col("check") == "schema", named=True)
+
+    assert reason(frame)["verdict"] == "passed"
+    assert reason(frame.drop("c"))["reason"] == "column 'c' is missing"
+    assert "column 'c' is number, not category" in reason(frame.with_columns(c=pl.int_range(200) * 0.5))["reason"]
+    assert (
+        reason(frame, lambda rows: rows["x"].to_numpy() > 0)["reason"]
+        == "prediction is boolean, not number; only the current model gives a score"
+    )
+    report = gate(Model(2.0), Model(2.0), frame.drop("c"), **{**settings, "limits": {"latency": None, "schema": None}})
+    assert "schema" not in report.to_frame()["check"]
+
+
 def test_what_breaks_the_contract_fails_the_gate():
     frame = pl.DataFrame({"prediction": ["a", "b", "a", "b"] * 50})
     nulls = frame.with_columns(pl.when(pl.int_range(200) < 3).then(None).otherwise("prediction").alias("prediction"))
@@ -513,6 +569,10 @@ def test_what_breaks_the_contract_fails_the_gate():
         (lambda: gate(frame, frame, label="y"), "neither frame has column 'y'"),
         (lambda: gate(frame.rename({"prediction": "x"}), frame), "`current` must have a column"),
         (lambda: gate(print, frame), "`current` must be a frame"),
+        (lambda: gate(frame, frame, confidence=7.0), "`confidence`"),
+        (lambda: gate(frame, frame, task="ranking"), "`task`"),
+        (lambda: gate(Model(1), Model(1), inputs(50), features=["z"]), "names column 'z'"),
+        (lambda: gate(frame.with_columns(id=pl.int_range(200)), frame.with_columns(id=pl.int_range(200).cast(str)), id="id"), "one kind"),
         (lambda: gate(object(), Model(1), inputs(100), label="y"), "`current` must be callable"),
         (lambda: gate(Model(1), lambda rows: [1], inputs(100), label="y", features=["x"]), "one prediction per row|one score per row"),
     ):
