@@ -413,6 +413,50 @@ def _():
     return rate(run, len(y), "M rows per CPU-s", "AUC within 1e-3 alone", scale=1e6)
 
 
+LABELS = "metrics without labels (CBPE)"
+
+
+@case(LABELS, "barograph, all of them")
+def _():
+    import barograph as bg
+
+    y, s = _scored()
+    cbpe = bg.estimates.Cbpe.fit(s, y)
+    p = (s >= 0.4).astype(float)
+    return rate(lambda: cbpe.estimate(s, p).to_dict(), len(y), "M rows per CPU-s", scale=1e6)
+
+
+@case(LABELS, "barograph, calibration too")
+def _():
+    import barograph as bg
+
+    y, s = _scored()
+    return rate(lambda: bg.estimates.Cbpe.fit(s, y).estimate(s).to_dict(), len(y), "M rows per CPU-s", scale=1e6)
+
+
+def _cbpe(both):
+    import nannyml
+    import pandas as pd
+
+    y, s = _scored(200_000)
+    frame = pd.DataFrame({"y": y, "s": s, "p": (s >= 0.4).astype(int)})
+    chosen = {"y_true": "y", "y_pred": "p", "y_pred_proba": "s", "problem_type": "classification_binary", "chunk_number": 10}
+    fit = lambda: nannyml.CBPE(metrics=["f1"], **chosen).fit(frame)  # noqa: E731
+    ready = None if both else fit()
+    run = (lambda: fit().estimate(frame)) if both else (lambda: ready.estimate(frame))
+    return rate(run, len(y), "M rows per CPU-s", "F1 alone", scale=1e6)
+
+
+@case(LABELS, "NannyML estimate", "nannyml")
+def _():
+    return _cbpe(False)
+
+
+@case(LABELS, "NannyML fit and estimate", "nannyml")
+def _():
+    return _cbpe(True)
+
+
 MERGE = "read and merge a profile"
 
 
