@@ -19,13 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Condition", "open_alerts"]
 
-
 _VERDICTS = ("info", "warning", "critical")
-
-
 _SEVERITIES = ("ticket", "page")
-
-
 _KEYS: dict[str, dict[str, Any]] = {
     "metric": {
         "below": None,
@@ -50,8 +45,6 @@ _KEYS: dict[str, dict[str, Any]] = {
     "any": {},
 }
 """What a condition may say besides its first word, and what holds where it does not."""
-
-
 _EVIDENCE = ("condition", "name", "value", "lower", "upper", "limit", "rows", "window_start", "window_end", "reason")
 
 

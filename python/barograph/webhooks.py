@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Webhook"]
 
-
 _MOST_REDIRECTS = 3
 
 
