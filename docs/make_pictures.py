@@ -42,7 +42,7 @@ def picture(name, x, lines, *, title, across, log=False, band=None, marks=(), na
         out.append(f'<line class="grid" x1="{x1}" y1="{y1}" x2="{x2}" y2="{y1}"/>')
         out.append(f'<text x="{LEFT - 6}" y="{y1}" dy="4" text-anchor="end">{label}</text>')
     for step in np.logspace(start, end, 5) if log else np.linspace(x[0], x[-1], 5):
-        anchor = "end" if step == x[-1] else "middle"
+        anchor = "end" if math.isclose(step, x[-1]) else "middle"
         label = f"{step:,.0f}" if step >= 1000 else f"{step:.3g}"
         out.append(f'<text x="{at(step, low).split(",")[0]}" y="{HEIGHT - BOTTOM + 16}" text-anchor="{anchor}">{label}</text>')
     out.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 8}" text-anchor="middle">{across}</text>')
@@ -322,7 +322,7 @@ def of_estimates():
         y = rng.random(2000) < np.where(rng.random(2000) < (window >= 30) / 3, 0.5, s)
         found[0].append(cbpe.estimate(s)["accuracy"])
         found[1].append(((s >= 0.5) == y).mean())
-    title = "accuracy estimated without labels and realised; scores lose their meaning at window 30"
+    title = "accuracy; scores lose their meaning at window 30"
     picture("cbpe", range(60), found, title=title, across="window of 2,000 rows", names=["estimated", "realised"])
     marks = np.unique(np.logspace(1.5, 4.7, 80).astype(int))
 
@@ -353,7 +353,7 @@ def of_estimates():
         alarm.update_many(rng.random(100) < (0.1 if at < 20 else 0.2))
         mean.append(alarm.mean)
         held.append(alarm.limit)
-    title = "mean loss and what it is held against; the error doubles at 2,000; alarm upright"
+    title = "the error doubles at 2,000; alarm upright"
     x = np.arange(1, 61) * 100
     picture("risk_alarm", x, [mean, held], title=title, across="events", marks=[alarm.alarmed], names=["mean loss", "limit"])
     wrong, capital = e.CalibrationAlarm(), []
