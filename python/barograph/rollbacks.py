@@ -1,7 +1,4 @@
-"""What a decision does, guarded: dry unless told otherwise, not too often, only if nobody else was faster, and written down.
-
-And what controllers that act themselves are answered: Argo Rollouts, Flagger.
-"""
+"""What a decision does, guarded: dry unless told otherwise, not too often, only if nobody else was faster, and written down."""
 
 from __future__ import annotations
 
@@ -11,15 +8,15 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from barograph.errors import InvalidArgumentError
 from barograph.monitors import _instant, _nanoseconds
 
 if TYPE_CHECKING:
-    from barograph.rollout import Decision, Verdict
+    from barograph.decisions import Decision
 
-__all__ = ["Action", "Callback", "MlflowAlias", "Outcome", "argo_measurement", "flagger_response"]
+__all__ = ["Action", "Callback", "MlflowAlias", "Outcome"]
 
 
 class Outcome(NamedTuple):
@@ -237,41 +234,3 @@ class MlflowAlias(Action):
         if after != self.to:
             return Outcome(False, f"{self.model}@{self.alias} points at version {after} after the move: somebody else moved it too")
         return Outcome(True, self.name)
-
-
-def argo_measurement(decision: Decision) -> dict[str, Any]:
-    """What Argo Rollouts' web metric reads: jsonPath `{$.decision}`, success `result == "promote"`, failure `result == "roll back"`.
-
-    Answer with status 200 whatever the decision: any other is an error to Argo. To hold is neither success nor failure, a measurement that
-    Argo calls inconclusive: `inconclusiveLimit` (0 unless stated, which pauses at the first) must be at least the number of looks until
-    the decision, and `consecutiveSuccessLimit: 1` ends the analysis with the promotion.
-    Source: argo-rollouts v1.10, docs/analysis/web.md and analysis/analysis.go.
-    """
-    return {
-        "decision": decision.decision,
-        "ok": decision.decision == "promote",
-        "reason": decision.reason,
-        "time": decision.time.isoformat(),
-        "evidence": decision.evidence,
-    }
-
-
-def flagger_response(
-    decision: Decision, hook: Literal["rollout", "confirm-traffic-increase", "confirm-promotion", "rollback"] = "rollout"
-) -> tuple[int, dict[str, Any]]:
-    """HTTP status and body for a webhook of Flagger, by its type.
-
-    rollout: 200 unless the challenger does harm (Flagger counts anything else as a failed check, and sends it back after `threshold` of
-    them); confirm-traffic-increase: 200 while it holds or promotes, so that an undecided end keeps its share; confirm-promotion: 200 once
-    it may be promoted; rollback: 200 once it must go back, which Flagger then does at once. Anything else is 403, with the reason.
-    Source: flagger, docs/gitbook/usage/webhooks.md and pkg/controller/scheduler_hooks.go.
-    """
-    fine: dict[str, tuple[Verdict, ...]] = {
-        "rollout": ("promote", "hold", "inconclusive"),
-        "confirm-traffic-increase": ("promote", "hold"),
-        "confirm-promotion": ("promote",),
-        "rollback": ("roll back",),
-    }
-    if hook not in fine:
-        raise InvalidArgumentError(f"`hook` must be one of {', '.join(fine)}, got {hook!r}")
-    return (200 if decision.decision in fine[hook] else 403), {"decision": decision.decision, "reason": decision.reason}

@@ -14,14 +14,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
+from barograph.decisions import Decision, Verdict, argo_measurement, flagger_response
 from barograph.errors import InvalidArgumentError, SnapshotError
 from barograph.frames import Frame, parts
 from barograph.gates import GateReport, gate
 from barograph.guards import _KINDS, _LEAST_ASYMPTOTIC, _NEEDS, _checked, _counts, _guard, _halves
 from barograph.monitors import _instant
-from barograph.rollbacks import Action, Callback, MlflowAlias, Outcome, argo_measurement, flagger_response
+from barograph.rollbacks import Action, Callback, MlflowAlias, Outcome
 
 if TYPE_CHECKING:
     import polars as pl
@@ -41,45 +42,9 @@ __all__ = [
     "gate",
 ]
 
-Verdict = Literal["promote", "hold", "roll back", "inconclusive"]
 
 _MOST_WAITING = 1_000_000
 """Paired events that may wait for their other half; beyond it the oldest are given up, and counted."""
-
-
-class Decision(NamedTuple):
-    """What to do, why, and on what evidence: one row per guard, with the harm of the challenger, its limits and its margin."""
-
-    decision: Verdict
-    reason: str
-    evidence: list[dict[str, Any]]
-    time: datetime
-    champion: str
-    challenger: str
-
-    def to_frame(self) -> pl.DataFrame:
-        """The evidence: guard, champion, challenger (values), harm, lower, upper, margin, kind, events of both, verdict."""
-        import polars as pl
-
-        kinds = {"guard": pl.String, **dict.fromkeys(("champion", "challenger", "harm", "lower", "upper", "margin"), pl.Float64)}
-        counts = dict.fromkeys(("champion_events", "challenger_events"), pl.Int64)
-        return pl.DataFrame(self.evidence, schema={**kinds, **counts, "kind": pl.String, "verdict": pl.String, "reason": pl.String})
-
-    def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        return {**self._asdict(), "time": self.time.isoformat()}
-
-    def __str__(self) -> str:
-        lines = [f"{self.challenger} against {self.champion}: {self.decision} ({self.reason})"]
-        for row in self.evidence:
-            if row["harm"] is None:
-                lines.append(f"  {row['guard']:<16} {row['verdict']:<8} {row['reason']}")
-                continue
-            span = f"{_short(row['lower'])} to {_short(row['upper'])}"
-            lines.append(
-                f"  {row['guard']:<16} {row['verdict']:<8} harm {_short(row['harm'])} ({span}, {row['kind']}), margin {row['margin']}"
-            )
-        return "\n".join(lines)
 
 
 class Rollout:
@@ -325,7 +290,3 @@ class Rollout:
 
     def __repr__(self) -> str:
         return f"Rollout({self.challenger!r} against {self.champion!r}, {self._events[1]:,} and {self._events[0]:,} events)"
-
-
-def _short(value: float | None) -> str:
-    return "?" if value is None else f"{value:+.4f}"

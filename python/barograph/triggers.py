@@ -44,7 +44,6 @@ from barograph.errors import InvalidArgumentError, SnapshotError
 from barograph.monitors import _instant, _nanoseconds
 from barograph.rollbacks import Outcome
 from barograph.snapshots import as_bytes, write_whole
-from barograph.webhooks import Webhook
 
 if TYPE_CHECKING:
     import polars as pl
@@ -54,7 +53,7 @@ if TYPE_CHECKING:
     from barograph.lineages import Lineage
     from barograph.reports import DriftReport
 
-__all__ = ["Condition", "RetrainRequest", "Trigger", "Webhook"]
+__all__ = ["Condition", "RetrainRequest", "Trigger"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +160,7 @@ class RetrainRequest:
         write_whole(target, self.to_json().encode())
         return target
 
-    def deliver(self, *to: Callable[[RetrainRequest], object] | Webhook | str | Path) -> list[Outcome]:
+    def deliver(self, *to: Callable[[RetrainRequest], object] | str | Path) -> list[Outcome]:
         """Hands it to functions, webhooks, files or folders; one outcome each, in order.
 
         What fails is an outcome with its reason, not an exception; handing it over once more is a retry, with the same id. A function that

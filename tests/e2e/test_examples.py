@@ -16,6 +16,7 @@ MODULES = [
     "barograph.backtests",
     "barograph.causes",
     "barograph.conditions",
+    "barograph.decisions",
     "barograph.detectors",
     "barograph.estimates",
     "barograph.feedback",
@@ -34,6 +35,7 @@ MODULES = [
     "barograph.sequences",
     "barograph.sketches",
     "barograph.triggers",
+    "barograph.webhooks",
 ]
 
 

@@ -14,7 +14,8 @@ import pytest
 from barograph.errors import InvalidArgumentError, SnapshotError
 from barograph.lineages import Lineage
 from barograph.rollbacks import Outcome
-from barograph.triggers import Condition, RetrainRequest, Trigger, Webhook
+from barograph.triggers import Condition, RetrainRequest, Trigger
+from barograph.webhooks import Webhook
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
