@@ -423,3 +423,32 @@ def test_labels_outside_the_classes_are_named_when_the_task_is_stated():
         loop.metrics(task="binary")
     # Stated as nothing, 1 and 7 are numbers.
     assert "mae" in loop.metrics()["metric"].to_list()
+
+
+@pytest.mark.parametrize("choice", ["last", "first"])
+def test_a_monitor_and_a_loop_join_alike(choice):
+    rng = np.random.default_rng(6)
+    n = 2000
+    score = rng.random(n)
+    frame = pl.DataFrame({"id": np.arange(n), "at": [at(24 * i / n) for i in range(n)], "s": score, "x": rng.normal(size=n)})
+    twice = frame[:100].with_columns(s=1 - pl.col("s"))
+    rows = rng.integers(0, n + 50, 6000)
+    arrived = [at(float(hour)) for hour in rng.integers(0, 60, 6000)]
+    labels = pl.DataFrame({"id": rows, "y": rng.integers(0, 2, 6000), "at": arrived})
+    labels = labels.with_columns(y=pl.when(pl.int_range(6000) % 17 == 0).then(None).otherwise("y"))
+    loop = bg.FeedbackLoop(policy=choice)
+    monitor = bg.Monitor("m", reference=bg.Reference(frame.select("x")), ticks="manual", policy={"labels": choice, "window": "1d"})
+    for part in (labels[:2500], frame, twice, labels[2500:]):
+        if "y" in part.columns:
+            loop.labels(part, id="id", label="y", time="at")
+            monitor.label(part, id="id", label="y", time="at")
+        else:
+            loop.predictions(part, id="id", time="at", score="s")
+            monitor.observe_frame(part, time="at", id="id", score="s")
+    summary = monitor.summary(DAY, DAY + timedelta(days=1))
+    metrics = {row["metric"]: row["value"] for row in loop.metrics("1d").iter_rows(named=True)}
+    assert summary.labelled == loop.counts()["joined"]
+    for metric, value in summary.metrics.items():
+        assert value.value == pytest.approx(metrics[metric], abs=1e-12)
+    assert monitor.counts()["duplicate_ids"] == loop.counts()["duplicate"] == 100
+    assert monitor.counts()["orphan_labels"] == loop.counts()["orphan"]

@@ -74,14 +74,6 @@ impl LabelJoin {
         Self { choice, keep: memory / 128, ..Self::default() }
     }
 
-    /// Whether a label counts rather than the one known before.
-    fn wins(&self, new: Label, old: Label) -> bool {
-        match self.choice {
-            Choice::Last => new.time >= old.time,
-            Choice::First => new.time < old.time,
-        }
-    }
-
     /// An event has its label; the first labelled ones go when there are too many.
     fn done(&mut self, id: u128, label: Label) {
         self.labelled.insert((label.time, id));
@@ -114,7 +106,7 @@ impl LabelJoin {
         let known = self.events.get(&id).and_then(|(_, known)| *known).or_else(|| self.labels.get(&id).copied());
         if let Some(known) = known {
             self.superseded += 1;
-            if !self.wins(label, known) {
+            if !self.choice.prefers(label.time, known.time) {
                 return None;
             }
         }

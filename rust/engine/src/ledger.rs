@@ -35,6 +35,16 @@ pub enum Choice {
     First,
 }
 
+impl Choice {
+    /// Whether of two labels of one event the later row counts rather than the earlier one, by the times of their arrival.
+    pub(crate) fn prefers(self, later: i64, earlier: i64) -> bool {
+        match self {
+            Self::Last => later >= earlier,
+            Self::First => later < earlier,
+        }
+    }
+}
+
 /// What counts.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -452,10 +462,7 @@ impl Ledger {
             };
             best.beaten += 1;
             // Events are met from the newest row to the oldest.
-            let better = match self.terms.policy {
-                Choice::Last => event.time > best.time,
-                Choice::First => event.time <= best.time,
-            };
+            let better = !self.terms.policy.prefers(best.time, event.time);
             let conflict = event.time == best.time && (best.conflict || event.label != best.label);
             if better {
                 *best = Won { label: event.label, time: event.time, conflict, ..*best };
