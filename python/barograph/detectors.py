@@ -17,12 +17,12 @@ positions. Values outside a detector's domain, NaN among them, are an InvalidArg
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Literal
 
 from barograph import _barograph
 from barograph.errors import InvalidArgumentError
 from barograph.references import Reference
-from barograph.snapshots import as_bytes
+from barograph.snapshots import Snapshots
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,10 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Adwin", "Cusum", "Ddm", "Eddm", "Ewma", "HddmA", "HddmW", "Kswin", "PageHinkley", "Rank"]
 
 
-class _Detector:
-    _class: ClassVar[Any]
-    _native: Any
-
+class _Detector(Snapshots):
     def update(self, x: float) -> bool:
         """Takes one value; True if the stream changed here."""
         changed: bool = self._native.update(x)
@@ -46,18 +43,6 @@ class _Detector:
 
         return np.array(self._native.update_many(np.ascontiguousarray(values, dtype=np.float64).reshape(-1)), dtype=np.int64)
 
-    def to_bytes(self) -> bytes:
-        """A snapshot: a restored detector goes on as if nothing had happened."""
-        data: bytes = self._native.to_bytes()
-        return data
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        """Reads a snapshot. Raises SnapshotError for anything else."""
-        out = cls.__new__(cls)
-        out._native = cls._class.from_bytes(as_bytes(data))
-        return out
-
 
 class Adwin(_Detector):
     """A window of variable length that drops its old part when two parts of it have different means.
@@ -68,8 +53,6 @@ class Adwin(_Detector):
     [511]
     """
 
-    _class = _barograph.Adwin
-
     def __init__(
         self, delta: float = 0.002, clock: int = 32, max_buckets: int = 5, min_window_length: int = 5, grace_period: int = 10
     ) -> None:
@@ -78,8 +61,6 @@ class Adwin(_Detector):
 
 class PageHinkley(_Detector):
     """The forgetful cumulative deviation from the running mean. Source: Page, Biometrika 1954."""
-
-    _class = _barograph.PageHinkley
 
     def __init__(
         self,
@@ -98,16 +79,12 @@ class PageHinkley(_Detector):
 class Ddm(_Detector):
     """The error rate against its own best. Takes 1 for an error, 0 for a success. Source: Gama et al., SBIA 2004."""
 
-    _class = _barograph.Ddm
-
     def __init__(self, warm_start: int = 30, warning_threshold: float = 2.0, drift_threshold: float = 3.0) -> None:
         self._native = _barograph.Ddm(warm_start, warning_threshold, drift_threshold)
 
 
 class Eddm(_Detector):
     """The distance between errors against its own best. Source: Baena-García et al., 2006."""
-
-    _class = _barograph.Eddm
 
     def __init__(self, warm_start: int = 30, alpha: float = 0.95, beta: float = 0.9) -> None:
         self._native = _barograph.Eddm(warm_start, alpha, beta)
@@ -116,16 +93,12 @@ class Eddm(_Detector):
 class HddmA(_Detector):
     """Running means compared by Hoeffding's bound. Source: Frías-Blanco et al., IEEE TKDE 2015."""
 
-    _class = _barograph.HddmA
-
     def __init__(self, drift_confidence: float = 0.001, warning_confidence: float = 0.005, two_sided_test: bool = False) -> None:
         self._native = _barograph.HddmA(drift_confidence, warning_confidence, two_sided_test)
 
 
 class HddmW(_Detector):
     """Exponentially weighted means compared by McDiarmid's bound. Source: Frías-Blanco et al., IEEE TKDE 2015."""
-
-    _class = _barograph.HddmW
 
     def __init__(
         self, drift_confidence: float = 0.001, warning_confidence: float = 0.005, lambda_val: float = 0.05, two_sided_test: bool = False
@@ -140,8 +113,6 @@ class Kswin(_Detector):
     stream raises an alarm every few hundred values: the test is made at every value. Source: Raab et al., Neurocomputing 2020.
     """
 
-    _class = _barograph.Kswin
-
     def __init__(self, alpha: float = 0.005, window_size: int = 100, stat_size: int = 30, seed: int = 0) -> None:
         self._native = _barograph.Kswin(alpha, window_size, stat_size, seed)
 
@@ -149,16 +120,12 @@ class Kswin(_Detector):
 class Cusum(_Detector):
     """Two cumulative sums of standardised deviations; mean and spread are learnt from a warm-up. Source: Page, Biometrika 1954."""
 
-    _class = _barograph.Cusum
-
     def __init__(self, slack: float = 0.5, threshold: float = 8.0, warm_up: int = 500) -> None:
         self._native = _barograph.Cusum(slack, threshold, warm_up)
 
 
 class Ewma(_Detector):
     """The exponentially weighted mean against its control limits. Source: Roberts, Technometrics 1959."""
-
-    _class = _barograph.Ewma
 
     def __init__(self, weight: float = 0.05, width: float = 4.0, warm_up: int = 500) -> None:
         self._native = _barograph.Ewma(weight, width, warm_up)
@@ -172,8 +139,6 @@ class Rank(_Detector):
     the expected number of alarms in T values is at most T / threshold, except with probability 0.001 over references. For values
     that depend on those before them the bound does not hold. Source: Shin, Ramdas & Rinaldo, arXiv 2203.03532.
     """
-
-    _class = _barograph.Rank
 
     def __init__(
         self, reference: ArrayLike | Reference, column: str | None = None, *, tolerance: float = 0.05, threshold: float = 100_000.0

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from barograph import _barograph
 from barograph.errors import InvalidArgumentError
-from barograph.snapshots import as_bytes
+from barograph.snapshots import Snapshots, as_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,9 +29,7 @@ __all__ = ["BinaryMetrics", "MulticlassMetrics", "RankingMetrics", "RegressionMe
 _Row = tuple[str, float | None, float | None, float | None]
 
 
-class _Metrics:
-    _native: Any
-
+class _Metrics(Snapshots):
     def _rows(self, confidence: float) -> list[_Row]:
         rows: list[_Row] = self._native.metrics(confidence)
         return rows
@@ -64,18 +62,6 @@ class _Metrics:
     def merge(self, other: Self) -> None:
         """Adds another's rows: the same state as if this one had seen them."""
         self._native.merge(other._native)
-
-    def to_bytes(self) -> bytes:
-        """A snapshot; equal rows give equal bytes."""
-        data: bytes = self._native.to_bytes()
-        return data
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        """Reads a snapshot. Raises SnapshotError for anything else."""
-        out = cls.__new__(cls)
-        out._native = getattr(_barograph, cls.__name__).from_bytes(as_bytes(data))
-        return out
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.count:,} rows, {self.unlabelled:,} unlabelled)"

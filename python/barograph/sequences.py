@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING
 
 from barograph import _barograph
 from barograph.errors import InvalidArgumentError
 from barograph.metrics import _floats
-from barograph.snapshots import as_bytes
+from barograph.snapshots import Snapshots
 
 if TYPE_CHECKING:
     import polars as pl
@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["AsymptoticSequence", "AucSequence", "CalibrationAlarm", "MeanSequence", "QuantileSequence", "RiskAlarm"]
 
 
-class _Sequence:
-    _native: Any
-
+class _Sequence(Snapshots):
     def update(self, value: float) -> None:
         """Adds one value."""
         self.update_many([value])
@@ -37,18 +35,6 @@ class _Sequence:
         """Their mean; None before the first."""
         value: float | None = self._native.state()[1]
         return value
-
-    def to_bytes(self) -> bytes:
-        """A snapshot: what is read from it goes on as if nothing had happened."""
-        data: bytes = self._native.to_bytes()
-        return data
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        """Reads a snapshot. Raises SnapshotError for anything else."""
-        out = cls.__new__(cls)
-        out._native = getattr(_barograph, cls.__name__).from_bytes(as_bytes(data))
-        return out
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.count:,} values)"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any, Self
 
+from barograph import _barograph
 from barograph.errors import UnsupportedError
 
-__all__ = ["as_bytes", "write_whole"]
+__all__ = ["Snapshots", "as_bytes", "write_whole"]
 
 
 def as_bytes(data: object) -> bytes:
@@ -15,6 +17,24 @@ def as_bytes(data: object) -> bytes:
     if not isinstance(data, bytes | bytearray | memoryview):
         raise UnsupportedError(f"`data` must be bytes, got {type(data).__name__}")
     return bytes(data)
+
+
+class Snapshots:
+    """The bytes of a face whose native class has its name."""
+
+    _native: Any
+
+    def to_bytes(self) -> bytes:
+        """A snapshot: what is read from it goes on as if nothing had happened; equal states give equal bytes."""
+        data: bytes = self._native.to_bytes()
+        return data
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Reads a snapshot. Raises SnapshotError for anything else."""
+        out = cls.__new__(cls)
+        out._native = getattr(_barograph, cls.__name__).from_bytes(as_bytes(data))
+        return out
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -67,11 +67,6 @@ impl MeanSequence {
         self.count
     }
 
-    /// `alpha`.
-    pub fn alpha(&self) -> f64 {
-        self.alpha
-    }
-
     /// Their mean; `None` before the first.
     pub fn mean(&self) -> Option<f64> {
         (self.count > 0).then(|| self.lower + (self.upper - self.lower) * self.sum / self.count as f64)

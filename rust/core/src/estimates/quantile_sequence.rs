@@ -49,16 +49,6 @@ impl QuantileSequence {
         self.histogram.count()
     }
 
-    /// `alpha`.
-    pub fn alpha(&self) -> f64 {
-        self.alpha
-    }
-
-    /// `q`.
-    pub fn q(&self) -> f64 {
-        self.q
-    }
-
     /// The quantile of the values so far; `None` before the first.
     ///
     /// # Errors
