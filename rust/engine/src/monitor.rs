@@ -2,6 +2,7 @@
 //!
 //! Deterministic: windows close in [`Monitor::tick`] alone, and nothing depends on how events were batched.
 
+mod changing;
 mod closing;
 mod merging;
 
@@ -295,7 +296,7 @@ impl Monitor {
             let until = from + run.len();
             self.pulse.events(run[0], run.len() as u64, marks.errors.get(from..until).map_or(0, failures));
             for seconds in marks.latency.get(from..until).into_iter().flatten().flatten().filter(|seconds| **seconds >= 0.0) {
-                self.pulse.call(run[0], *seconds, &self.config.policy.rules);
+                self.pulse.calls(run[0], *seconds, 1, &self.config.policy.rules);
             }
             from = until;
         }
@@ -343,7 +344,7 @@ impl Monitor {
                 tile.errors += u64::from(failed);
             }
             if self.config.policy.rules.iter().any(|rule| rule.slo.is_some()) {
-                self.pulse.call(time, seconds, &self.config.policy.rules);
+                self.pulse.calls(time, seconds, 1, &self.config.policy.rules);
                 if let Some(failed) = failed {
                     self.pulse.events(time, 1, u64::from(failed));
                 }
@@ -415,6 +416,14 @@ impl Monitor {
     /// None in practice.
     pub fn summary(&self, start: i64, end: i64) -> Result<Option<Summary>> {
         merged(&self.tiles.between(start, end)?, start, end)?.map(|tile| self.summarise(&tile, compare)).transpose()
+    }
+
+    /// The profile of the tiles that begin in `[start, end)`; `None` without events.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn profile(&self, start: i64, end: i64) -> Result<Option<Profile>> {
+        Ok(merged(&self.tiles.between(start, end)?, start, end)?.map(|tile| tile.profile))
     }
 
     /// Latencies of `[start, end)`, cut at tiles; `None` without any.
@@ -554,6 +563,11 @@ impl Monitor {
     /// Every change of an alert.
     pub fn alerts(&self) -> &[Alert] {
         &self.alerts.changes
+    }
+
+    /// What waits for labels: it can be given a shelf.
+    pub fn join(&mut self) -> &mut LabelJoin {
+        &mut self.join
     }
 
     /// Events, and what did not go the usual way: late, too late, without time, labels without event, given up, alerts that a deploy muted, tiles given up.

@@ -47,12 +47,12 @@ impl Pulse {
     fn minute(&mut self, time: i64) -> Option<&mut Minute> {
         let start = start_of(time, MINUTE);
         if !self.minutes.contains_key(&start) {
-            let oldest = self.minutes.last_key_value().map_or(start, |(last, _)| last - LONGEST_BURN - 60 * MINUTE);
+            let oldest = self.minutes.last_key_value().map_or(start, |(last, _)| last.saturating_sub(LONGEST_BURN + 60 * MINUTE));
             if start < oldest {
                 return None;
             }
             self.minutes.insert(start, Minute::default());
-            let oldest = self.minutes.last_key_value().map_or(start, |(last, _)| last - LONGEST_BURN - 60 * MINUTE);
+            let oldest = self.minutes.last_key_value().map_or(start, |(last, _)| last.saturating_sub(LONGEST_BURN + 60 * MINUTE));
             while self.minutes.first_key_value().is_some_and(|(first, _)| *first < oldest) {
                 self.minutes.pop_first();
             }
@@ -68,14 +68,14 @@ impl Pulse {
         }
     }
 
-    /// Counts a call by what it took.
-    pub(crate) fn call(&mut self, time: i64, seconds: f64, rules: &[Rule]) {
+    /// Counts calls by what each of them took.
+    pub(crate) fn calls(&mut self, time: i64, seconds: f64, count: u64, rules: &[Rule]) {
         let Some(minute) = self.minute(time) else { return };
-        minute.calls += 1;
+        minute.calls += count;
         for (at, rule) in rules.iter().enumerate() {
             if rule.threshold.is_some_and(|threshold| seconds > threshold) {
                 minute.slow.resize(rules.len(), 0);
-                minute.slow[at] += 1;
+                minute.slow[at] += count;
             }
         }
     }

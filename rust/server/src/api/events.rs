@@ -1,0 +1,306 @@
+//! What comes in: events, labels, profiles, deploys, measurements.
+
+use std::sync::Arc;
+
+use barograph_core::hash::murmur3_x64_128;
+use barograph_engine::policy::Length;
+use bytes::Bytes;
+use hyper::body::Incoming;
+use hyper::{HeaderMap, Request};
+use serde::{Deserialize, Serialize};
+
+use super::Asked;
+use crate::http::{self, Answer};
+use crate::ingest::{arrow, cloudevents, columns, ndjson, open_inference, otlp, sagemaker};
+use crate::measurement::Measurement;
+use crate::problem::{Outcome, Problem};
+use crate::record::{Happening, Oddities};
+use crate::rows::{Decoded, Refusal, bounded_instant};
+use crate::shape::{Mark, Shape};
+use crate::shard::{Ack, Entry, clock};
+use crate::sidecar::Sidecar;
+
+/// Bodies from this size on are decoded where they do not keep others waiting.
+const LARGE: usize = 64 << 10;
+/// Events may be so far ahead of the clock; what is farther would keep a window open for years.
+const AHEAD: i64 = 24 * 3600 * 1_000_000_000;
+
+/// What became of a body.
+#[derive(Serialize)]
+struct Taken<'a> {
+    accepted: u64,
+    rejected_count: u64,
+    rejected: &'a [Refusal],
+    unknown_fields: u64,
+    mistyped_fields: u64,
+    repeated: bool,
+}
+
+/// The formats of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    Arrow,
+    Lines,
+    Json,
+    CloudEvents,
+    OpenInference,
+    SageMaker,
+}
+
+impl Format {
+    fn of(asked: &Asked) -> Outcome<Self> {
+        match asked.parameter("protocol") {
+            Some("sagemaker") => return Ok(Self::SageMaker),
+            Some("open_inference") => return Ok(Self::OpenInference),
+            Some(other) => return Err(Problem::bad(format!("`protocol` must be sagemaker or open_inference, got {other:?}"))),
+            None => {}
+        }
+        if asked.headers.contains_key("ce-type") {
+            return Ok(Self::CloudEvents);
+        }
+        Ok(match http::kind(&asked.headers).as_str() {
+            "application/vnd.apache.arrow.stream" => Self::Arrow,
+            "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Self::Lines,
+            "application/json" => Self::Json,
+            "application/cloudevents+json" | "application/cloudevents-batch+json" => Self::CloudEvents,
+            other => {
+                return Err(Problem::new(415, "unsupported type", format!("`Content-Type` {other:?} is not known here")).hint(
+                    "application/vnd.apache.arrow.stream, application/json (an array of events, or an object of columns), \
+                     application/x-ndjson, application/cloudevents+json",
+                ));
+            }
+        })
+    }
+
+    /// Its name in metrics.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Arrow => "arrow",
+            Self::Lines => "ndjson",
+            Self::Json => "json",
+            Self::CloudEvents => "cloudevents",
+            Self::OpenInference => "open_inference",
+            Self::SageMaker => "sagemaker",
+        }
+    }
+}
+
+/// A body as what happens by it.
+struct Part {
+    happening: Happening,
+    decoded: Decoded,
+}
+
+fn decode(format: Format, headers: &HeaderMap, body: &Bytes, shape: &Arc<Shape>, labels: bool) -> Outcome<Vec<Part>> {
+    let events = |decoded: Decoded| {
+        let batch = decoded.batch.clone();
+        vec![Part { happening: if labels { Happening::Labels(batch) } else { Happening::Events(batch) }, decoded }]
+    };
+    let header = |name: &str| http::text(headers, name).map(str::to_owned);
+    let length = || header("inference-header-content-length").and_then(|length| length.parse().ok());
+    Ok(match format {
+        Format::Arrow => events(arrow::decode(body, shape)?),
+        Format::Lines => events(ndjson::lines(body, Arc::clone(shape))?),
+        Format::Json => match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
+            Some(b'[') => events(ndjson::array(body, Arc::clone(shape))?),
+            _ => events(columns::decode(body, Arc::clone(shape))?),
+        },
+        Format::SageMaker => events(sagemaker::decode(body, Arc::clone(shape))?),
+        Format::OpenInference => events(open_inference::both(body, length(), shape)?),
+        Format::CloudEvents => {
+            let halves = cloudevents::decode(&header, body, shape)?;
+            let part = |half: cloudevents::Half| Part {
+                happening: Happening::Half(half.side, half.batch.clone()),
+                decoded: Decoded { batch: half.batch, refused: Vec::new(), refusals: 0, unknown: half.unknown, mistyped: half.mistyped },
+            };
+            halves.into_iter().map(part).collect()
+        }
+    })
+}
+
+/// Refuses what cannot be kept.
+fn check(part: &Part, labels: bool) -> Outcome<()> {
+    let batch = &part.decoded.batch;
+    if labels {
+        for mark in [Mark::Id, Mark::Label] {
+            if batch.num_rows() > 0 && batch.column_by_name(mark.name()).is_none() {
+                return Err(Problem::bad(format!("labels need the field {}", mark.name()))
+                    .hint("rename it by `roles` of the model, or in the body"));
+            }
+        }
+    }
+    let times = batch.column_by_name(Mark::Time.name()).and_then(|times| barograph_engine::frame::nanoseconds(times.as_ref()));
+    let latest = clock() + AHEAD;
+    if let Some(row) = times.and_then(|times| times.iter().position(|time| time.is_some_and(|time| time > latest))) {
+        return Err(Problem::bad(format!("`_time` of row {row} lies more than a day ahead")).hint("times are UTC; is the unit right?"));
+    }
+    Ok(())
+}
+
+/// Hashes of the key and the body of a batch that counts once.
+fn once(headers: &HeaderMap, entry: &Entry, body: &[u8]) -> Outcome<Option<(u128, u64)>> {
+    let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
+    if key.is_empty() || key.len() > 255 {
+        return Err(Problem::bad("`Idempotency-Key` must have 1 to 255 characters"));
+    }
+    let (high, low) = murmur3_x64_128(key.as_bytes(), 0);
+    let (hash, _) = murmur3_x64_128(body, entry.name.len() as u64);
+    Ok(Some((u128::from(high) << 64 | u128::from(low), hash)))
+}
+
+/// `POST …/events` and `…/labels`.
+pub(super) async fn events(asked: &Asked, request: Request<Incoming>, labels: bool) -> Outcome<Answer> {
+    asked.knows(&["protocol"])?;
+    let sidecar = &asked.sidecar;
+    let format = Format::of(asked)?;
+    let entry = sidecar.entry_or_new(&asked.model).await?;
+    let (headers, body, mut permit) = http::body(request, sidecar.config.load().max_body, &sidecar.models).await?;
+    let size = body.len();
+    if size == 0 {
+        return Err(Problem::bad("the body is empty"));
+    }
+    let once = once(&headers, &entry, &body)?;
+    let shape = entry.shape.load_full();
+    let work = move || -> Outcome<Vec<Part>> {
+        let parts = decode(format, &headers, &body, &shape, labels)?;
+        parts.iter().try_for_each(|part| check(part, labels))?;
+        Ok(parts)
+    };
+    let parts = if size < LARGE { work() } else { tokio::task::block_in_place(work) };
+    let parts = parts.inspect_err(|_| sidecar.counters.undecoded(format.name()))?;
+    let memory: usize = parts.iter().map(|part| part.decoded.batch.get_array_memory_size()).sum();
+    if memory > 2 * size {
+        permit.merge(sidecar.models.reserve(memory - 2 * size)?);
+    }
+    let mut permit = Some(permit);
+    let (mut all, mut refused, mut odd) = (Ack { accepted: 0, refused: 0, repeated: false }, Vec::new(), Oddities::default());
+    for (number, part) in parts.into_iter().enumerate() {
+        // Each part of a body is counted once by itself.
+        let once = once.map(|(key, body)| (key.wrapping_add(number as u128), body));
+        let own = Oddities { refused: part.decoded.refusals, unknown: part.decoded.unknown, mistyped: part.decoded.mistyped };
+        (odd.unknown, odd.mistyped) = (odd.unknown + own.unknown, odd.mistyped + own.mistyped);
+        refused.extend(part.decoded.refused);
+        let rows = part.decoded.batch.num_rows() as u64;
+        let ack = sidecar.models.send(&entry, part.happening, (rows, own), once, permit.take()).await?;
+        all = Ack { accepted: all.accepted + ack.accepted, refused: all.refused + ack.refused, repeated: all.repeated || ack.repeated };
+    }
+    sidecar.counters.taken(format.name(), &all, size as u64, &odd);
+    let taken = Taken {
+        accepted: all.accepted,
+        rejected_count: all.refused,
+        rejected: &refused,
+        unknown_fields: odd.unknown,
+        mistyped_fields: odd.mistyped,
+        repeated: all.repeated,
+    };
+    // A body without one good row is a mistake of its sender.
+    Answer::json(if all.accepted == 0 && all.refused > 0 { 422 } else { 200 }, &taken)
+}
+
+/// `POST …/profiles`: a profile that was made elsewhere with this model's reference.
+pub(super) async fn profiles(asked: &Asked, request: Request<Incoming>) -> Outcome<Answer> {
+    asked.knows(&["time"])?;
+    let time = match asked.parameter("time") {
+        Some(text) => bounded_instant(text)
+            .ok_or_else(|| Problem::bad(format!("`time` must be an instant such as 2026-01-31T12:00:00Z, got {text:?}")))?,
+        None => clock(),
+    };
+    let sidecar = &asked.sidecar;
+    let entry = sidecar.models.entry(&asked.model)?;
+    let (headers, body, permit) = http::body(request, sidecar.config.load().max_body, &sidecar.models).await?;
+    let once = once(&headers, &entry, &body)?;
+    let profile = barograph_engine::Profile::from_bytes(&body)?;
+    let happening = Happening::Profile(body.to_vec(), time);
+    let ack = sidecar.models.send(&entry, happening, (profile.rows, Oddities::default()), once, Some(permit)).await?;
+    sidecar.counters.taken("profile", &ack, body.len() as u64, &Oddities::default());
+    let taken =
+        Taken { accepted: ack.accepted, rejected_count: 0, rejected: &[], unknown_fields: 0, mistyped_fields: 0, repeated: ack.repeated };
+    Answer::json(200, &taken)
+}
+
+/// A declared deploy.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Deploy {
+    version: String,
+    time: Option<String>,
+    mute: Option<Length>,
+}
+
+/// `POST …/deploys`.
+pub(super) async fn deploys(asked: &Asked, request: Request<Incoming>) -> Outcome<Answer> {
+    asked.knows(&[])?;
+    let sidecar = &asked.sidecar;
+    let entry = sidecar.models.entry(&asked.model)?;
+    let deploy: Deploy = super::models::document(asked, request).await?;
+    if deploy.version.is_empty() || deploy.version.len() > 200 {
+        return Err(Problem::bad("`version` must have 1 to 200 characters"));
+    }
+    let time = match &deploy.time {
+        Some(text) => bounded_instant(text)
+            .ok_or_else(|| Problem::bad(format!("`time` must be an instant such as 2026-01-31T12:00:00Z, got {text:?}")))?,
+        None => clock(),
+    };
+    let until = time.saturating_add(deploy.mute.map_or(0, |mute| mute.0));
+    sidecar.models.happen(&entry, Happening::Deploy(deploy.version, time, until)).await?;
+    Ok(Answer::empty(204))
+}
+
+/// `POST /v1/metrics`: measurements by OTLP.
+pub(super) async fn measured(asked: &Asked, request: Request<Incoming>) -> Outcome<Answer> {
+    asked.knows(&[])?;
+    let sidecar = &asked.sidecar;
+    let json = match http::kind(&asked.headers).as_str() {
+        "application/json" => true,
+        "application/x-protobuf" => false,
+        other => return Err(Problem::new(415, "unsupported type", format!("`Content-Type` {other:?} is not OTLP"))),
+    };
+    let (_, body, mut permit) = http::body(request, sidecar.config.load().max_body, &sidecar.models).await?;
+    let size = body.len();
+    let undecoded = |_: &Problem| sidecar.counters.undecoded("otlp");
+    let weight = otlp::weight(&body, json).inspect_err(undecoded)?;
+    permit.merge(sidecar.models.reserve(weight.saturating_sub(2 * size))?);
+    let read = || otlp::read(&body, json);
+    let metrics = if size < LARGE { read() } else { tokio::task::block_in_place(read) }.inspect_err(undecoded)?;
+    let own = Arc::clone(sidecar);
+    // On a task of its own: if the client goes away in between, what was logged has to be settled all the same.
+    let work = tokio::spawn(async move {
+        let _permit = permit;
+        let batch = if size < LARGE { own.otlp(&metrics) } else { tokio::task::block_in_place(|| own.otlp(&metrics)) };
+        drop(metrics);
+        handed_on(&own, batch).await
+    });
+    let partial = work.await.map_err(|_| Problem::unavailable("the request was not finished"))??;
+    let ack = Ack { accepted: 0, refused: partial.rejected(), repeated: false };
+    sidecar.counters.taken("otlp", &ack, size as u64, &Oddities::default());
+    let kind = if json { "application/json" } else { "application/x-protobuf" };
+    Ok(Answer::bytes(200, kind, otlp::response(&partial, json)))
+}
+
+/// Hands the parts of a batch to their models, and says what became of them.
+async fn handed_on(sidecar: &Arc<Sidecar>, mut batch: otlp::Batch) -> Outcome<otlp::Partial> {
+    let memory = sidecar.models.reserve(batch.size());
+    let mut outcomes: Vec<Outcome<()>> = Vec::new();
+    let mut failed: Option<(String, Problem)> = None;
+    for part in &mut batch.parts {
+        let measurement = &part.measurement;
+        let known = failed.as_ref().filter(|(model, _)| *model == measurement.model).map(|(_, problem)| problem.clone());
+        let outcome = match (&memory, known) {
+            (Err(problem), _) => Err(problem.clone()),
+            // A cumulative series is settled in the order of its points.
+            (Ok(_), Some(problem)) => Err(problem),
+            (Ok(_), None) if measurement.is_empty() => Ok(()),
+            (Ok(_), None) => logged(sidecar, measurement.clone(), part.once).await,
+        };
+        if let Err(problem) = &outcome {
+            failed = Some((part.measurement.model.clone(), problem.clone()));
+        }
+        outcomes.push(outcome);
+    }
+    sidecar.otlp_done(batch, outcomes)
+}
+
+async fn logged(sidecar: &Arc<Sidecar>, measurement: Measurement, once: Option<(u128, u64)>) -> Outcome<()> {
+    let entry = sidecar.entry_or_new(&measurement.model).await?;
+    sidecar.models.send(&entry, Happening::Measured(measurement), (0, Oddities::default()), once, None).await.map(drop)
+}

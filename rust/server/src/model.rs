@@ -1,0 +1,739 @@
+//! One model: its state is what its records make of it, whatever they were batched into.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, ArrayRef, RecordBatch, UInt64Array};
+use arrow_schema::{DataType, Field, Schema as ArrowSchema};
+use barograph_core::codec::{Reader, Writer};
+use barograph_core::{Error, Result};
+use barograph_engine::labels::{Overlay, Shelf};
+use barograph_engine::monitor::{Config, Roles};
+use barograph_engine::policy::Policy;
+use barograph_engine::quality::Task;
+use barograph_engine::schema::{Role, Schema};
+use barograph_engine::{Monitor, Profile, Reference, ReferenceBuilder};
+use serde::{Deserialize, Serialize};
+
+use crate::pairing::Pairing;
+use crate::pending::Pending;
+use crate::privacy::Privacy;
+use crate::problem::Outcome;
+use crate::record::{Happening, Once, Record, batch_from_stream, stream};
+use crate::rows::chance_name;
+use crate::secret::Secret;
+use crate::shape::{Mark, Shape};
+
+/// How long a key of a batch is remembered.
+const REMEMBERED: i64 = 24 * 3600 * 1_000_000_000;
+/// Keys that are remembered.
+const MOST_KEYS: usize = 200_000;
+/// Events that a reference may be learned from.
+pub const MOST_LEARNED: u64 = 1_000_000;
+/// Memory of a monitor unless its owner says otherwise: the whole sidecar has 256 MB.
+const MEMORY: usize = 32 << 20;
+/// How long one side of an event waits for the other.
+const PATIENCE: i64 = 60 * 1_000_000_000;
+
+/// What a reference is learned from.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Learn {
+    /// The first so many events.
+    pub events: u64,
+    /// And at least so many days of them.
+    pub days: f64,
+}
+
+impl Default for Learn {
+    fn default() -> Self {
+        Self { events: 10_000, days: 0.0 }
+    }
+}
+
+/// What the owner of a model states.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Fields that are roles, by role: `{"id": "transaction"}`.
+    pub roles: BTreeMap<String, String>,
+    /// What a reference is learned from where none is given.
+    pub learn: Learn,
+    /// Columns that are watched segment by segment, of a reference that is learned.
+    pub segments: Vec<String>,
+    /// What happens to columns before anything is kept, see [`crate::privacy`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub privacy: Option<serde_json::Value>,
+    /// Window, task, budget, rules.
+    pub policy: PolicyOf,
+}
+
+/// A policy whose memory is that of a sidecar unless it is stated.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PolicyOf(pub Policy);
+
+impl Default for PolicyOf {
+    fn default() -> Self {
+        Self(Policy { memory: MEMORY, ..Policy::default() })
+    }
+}
+
+impl Settings {
+    /// Settings of JSON.
+    ///
+    /// # Errors
+    /// `InvalidArgument` naming the key.
+    pub fn from_json(text: &str) -> Result<Self> {
+        let mut json = serde_json::Deserializer::from_str(text);
+        let out: Self = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+            let (path, text) = (error.path().to_string(), error.inner().to_string());
+            let place = if path == "." { String::new() } else { format!("`{path}`: ") };
+            Error::invalid(format!("{place}{}", text.split(" at line ").next().unwrap_or_default()))
+        })?;
+        out.check()?;
+        Ok(out)
+    }
+
+    /// As JSON.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn to_json(&self) -> Result<String> {
+        serde_json::to_string(self).map_err(|error| Error::invalid(error.to_string()))
+    }
+
+    /// What is done to columns before they come to the monitor, as Python's `Privacy.describe()` says it.
+    pub fn described(&self) -> Option<String> {
+        // The words do not depend on the key.
+        Some(Privacy::from_json(self.privacy.as_ref()?, Some(&[0; 16])).ok()?.describe())
+    }
+
+    /// Refuses what cannot be.
+    ///
+    /// # Errors
+    /// `InvalidArgument` naming the key.
+    pub fn check(&self) -> Result<()> {
+        self.policy.0.check()?;
+        if let Some(role) = self.roles.keys().find(|role| Mark::of(role).is_none()) {
+            let known: Vec<&str> = Mark::ALL.iter().map(|mark| &mark.name()[1..]).collect();
+            return Err(Error::invalid(format!("`roles` names role {role:?}")).hint(format!("roles are {}", known.join(", "))));
+        }
+        if !(100..=MOST_LEARNED).contains(&self.learn.events) {
+            return Err(Error::invalid(format!("`learn.events` must be in [100, {MOST_LEARNED}], got {}", self.learn.events)));
+        }
+        if !(0.0..=366.0).contains(&self.learn.days) {
+            return Err(Error::invalid(format!("`learn.days` must be in [0, 366], got {}", self.learn.days)));
+        }
+        Ok(())
+    }
+}
+
+/// Events that a reference will be made of.
+#[derive(Clone, Debug, Default)]
+pub struct Learning {
+    batches: Vec<RecordBatch>,
+    /// Events that are kept.
+    kept: u64,
+    /// Events that came.
+    pub seen: u64,
+    /// Of every so many events one is kept: learning by days may see more than fit.
+    stride: u64,
+    began: Option<i64>,
+    /// Why no reference could be made.
+    pub trouble: Option<String>,
+}
+
+/// What a model does.
+#[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // there is one per model
+pub enum State {
+    /// It learns what its reference is.
+    Learning(Learning),
+    /// It compares with its reference.
+    Watching(Box<Monitor>),
+}
+
+/// What came to a model, ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[allow(missing_docs)]
+pub struct Counts {
+    pub events: u64,
+    pub labels: u64,
+    pub requests: u64,
+    pub refused: u64,
+    pub unknown_fields: u64,
+    pub mistyped_fields: u64,
+    pub duplicate_batches: u64,
+    /// Records that could not be applied although they were taken.
+    pub failed: u64,
+}
+
+/// One model.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// Its name.
+    pub name: String,
+    /// What its owner states.
+    pub settings: Settings,
+    /// What it does.
+    pub state: State,
+    /// What came to it.
+    pub counts: Counts,
+    /// The last time anything happened to it.
+    pub now: i64,
+    /// The record up to which what waits for labels was written to its shelf.
+    pub shelved_at: u64,
+    pairing: Pairing,
+    keys: BTreeMap<u128, (i64, Once)>,
+    order: VecDeque<(i64, u128)>,
+}
+
+impl Model {
+    /// A model that learns.
+    pub fn new(name: &str, settings: Settings) -> Self {
+        Self {
+            name: name.to_owned(),
+            settings,
+            state: State::Learning(Learning::default()),
+            counts: Counts::default(),
+            now: 0,
+            shelved_at: 0,
+            pairing: Pairing::default(),
+            keys: BTreeMap::new(),
+            order: VecDeque::new(),
+        }
+    }
+
+    /// Its monitor, if it has a reference.
+    pub fn monitor(&self) -> Option<&Monitor> {
+        match &self.state {
+            State::Watching(monitor) => Some(monitor),
+            State::Learning(_) => None,
+        }
+    }
+
+    /// Events and labels that wait for each other in memory.
+    pub fn waiting(&mut self) -> usize {
+        match &mut self.state {
+            State::Watching(monitor) => monitor.join().overlay_len(),
+            State::Learning(_) => 0,
+        }
+    }
+
+    /// Lets them wait on a shelf; with `written` it has what is in memory.
+    pub fn lean_on(&mut self, pending: &Arc<Pending>, written: bool) {
+        if let State::Watching(monitor) = &mut self.state {
+            monitor.join().lean_on(Arc::clone(pending) as Arc<dyn Shelf>);
+            if written {
+                let frozen = monitor.join().freeze();
+                monitor.join().shelved(&frozen);
+            }
+        }
+    }
+
+    /// Whether they wait on a shelf.
+    pub fn leans(&mut self) -> bool {
+        match &mut self.state {
+            State::Watching(monitor) => monitor.join().leans(),
+            State::Learning(_) => false,
+        }
+    }
+
+    /// Sets aside what the shelf has to be given.
+    pub fn freeze(&mut self) -> Arc<Overlay> {
+        match &mut self.state {
+            State::Watching(monitor) => monitor.join().freeze(),
+            State::Learning(_) => Arc::default(),
+        }
+    }
+
+    /// The shelf has it.
+    pub fn shelved(&mut self, overlay: &Arc<Overlay>) {
+        if let State::Watching(monitor) = &mut self.state {
+            monitor.join().shelved(overlay);
+        }
+    }
+
+    /// What decoders have to know; `key` is what columns are hashed with.
+    ///
+    /// # Errors
+    /// 400 for privacy rules that cannot be, or need a key.
+    pub fn shape(&self, key: Option<&Secret>) -> Outcome<Shape> {
+        let reference = self.monitor().map(|monitor| monitor.reference().as_ref());
+        let policy = &self.settings.policy.0;
+        let mut shape = Shape::new(&self.settings.roles, &policy.classes, reference);
+        if let State::Learning(learning) = &self.state
+            && let Some(first) = learning.batches.first()
+        {
+            // What the first events held is what the others are read as.
+            for field in first.schema_ref().fields().iter().filter(|field| field.data_type() != &DataType::Null) {
+                shape.kinds.insert(field.name().clone(), barograph_engine::schema::kind_of(field.data_type()));
+            }
+        }
+        if let Some(rules) = &self.settings.privacy {
+            let privacy = Privacy::from_json(rules, key.map(|key| key.expose().as_bytes()))?;
+            shape.privacy = Some(Arc::new(privacy.with_roles(&shape.marks)?));
+        }
+        Ok(shape)
+    }
+
+    /// The answer that a batch of this key had, if it came before.
+    pub fn known(&self, key: u128) -> Option<Once> {
+        self.keys.get(&key).map(|(_, once)| *once)
+    }
+
+    /// Takes a record. The same records in the same order make the same model.
+    ///
+    /// # Errors
+    /// Those of the happening; the same record fails in the same way when it is replayed, and nothing else depends on it.
+    pub fn apply(&mut self, record: &Record) -> Result<()> {
+        self.now = self.now.max(record.now);
+        let now = self.now;
+        for once in &record.once {
+            self.remember(*once, now);
+        }
+        self.counts.refused += record.odd.refused;
+        self.counts.unknown_fields += record.odd.unknown;
+        self.counts.mistyped_fields += record.odd.mistyped;
+        let done = self.happen(&record.happening, now);
+        self.counts.failed += u64::from(done.is_err());
+        done
+    }
+
+    fn happen(&mut self, happening: &Happening, now: i64) -> Result<()> {
+        match happening {
+            Happening::Events(batch) => self.events(batch, now),
+            Happening::Labels(batch) => self.labels(batch, now),
+            Happening::Half(side, batch) => {
+                let joined = self.pairing.add(*side, batch, now).map_err(|problem| Error::invalid(problem.detail))?;
+                joined.map_or(Ok(()), |batch| self.events(&batch, now))
+            }
+            Happening::Measured(measurement) => {
+                self.counts.requests += measurement.requests;
+                if let State::Watching(monitor) = &mut self.state {
+                    let time = measurement.time.unwrap_or(now);
+                    monitor.measured(&measurement.latency, measurement.requests, measurement.failures, time)?;
+                }
+                Ok(())
+            }
+            Happening::Profile(snapshot, time) => {
+                let profile = Profile::from_bytes(snapshot)?;
+                let State::Watching(monitor) = &mut self.state else {
+                    return Err(Error::incompatible("the model has no reference yet").hint("PUT one, and make profiles with it"));
+                };
+                monitor.add_profile(&profile, *time)?;
+                self.counts.events += profile.rows;
+                Ok(())
+            }
+            Happening::Reference(snapshot) => {
+                let reference = Arc::new(Reference::from_bytes(snapshot)?);
+                self.watch(reference, now)
+            }
+            Happening::Settings(json) => {
+                let settings = Settings::from_json(json)?;
+                if let State::Watching(monitor) = &mut self.state {
+                    monitor.restate(settings.policy.0.clone())?;
+                }
+                self.settings = settings;
+                Ok(())
+            }
+            Happening::Deploy(version, time, until) => {
+                if let State::Watching(monitor) = &mut self.state {
+                    monitor.deploy(version, *time, *until);
+                }
+                Ok(())
+            }
+            Happening::Erase(key) => {
+                self.pairing.erase(*key).map_err(|problem| Error::invalid(problem.detail))?;
+                if let State::Watching(monitor) = &mut self.state {
+                    monitor.erase(*key);
+                }
+                Ok(())
+            }
+            Happening::Tick => {
+                let unanswered = self.pairing.expire(now.saturating_sub(PATIENCE)).map_err(|problem| Error::invalid(problem.detail))?;
+                if let Some(batch) = unanswered {
+                    self.events(&batch, now)?;
+                }
+                self.forget(now);
+                match &mut self.state {
+                    State::Watching(monitor) => monitor.tick(now),
+                    State::Learning(_) => self.learned(now),
+                }
+            }
+        }
+    }
+
+    /// Keeps the answer to a batch.
+    fn remember(&mut self, once: Once, now: i64) {
+        if self.keys.insert(once.key, (now, once)).is_none() {
+            self.order.push_back((now, once.key));
+        }
+        if self.order.len() > MOST_KEYS {
+            self.forget_first();
+        }
+    }
+
+    fn forget_first(&mut self) {
+        if let Some((_, key)) = self.order.pop_front() {
+            self.keys.remove(&key);
+        }
+    }
+
+    fn forget(&mut self, now: i64) {
+        while self.order.front().is_some_and(|(time, _)| *time < now.saturating_sub(REMEMBERED)) {
+            self.forget_first();
+        }
+    }
+
+    fn events(&mut self, batch: &RecordBatch, now: i64) -> Result<()> {
+        match &mut self.state {
+            State::Watching(monitor) => {
+                observe(monitor, batch, now, self.counts.events)?;
+                self.counts.events += batch.num_rows() as u64;
+                Ok(())
+            }
+            State::Learning(learning) => {
+                // What is learned from must not depend on how events were batched.
+                let learn = self.settings.learn;
+                let left = if learn.days > 0.0 { u64::MAX } else { learn.events.saturating_sub(learning.seen) };
+                let part = batch.num_rows().min(usize::try_from(left).unwrap_or(usize::MAX));
+                learning.add(&batch.slice(0, part), now, learn.events)?;
+                self.counts.events += part as u64;
+                self.learned(now)?;
+                let rest = batch.num_rows() - part;
+                match &mut self.state {
+                    State::Watching(_) if rest > 0 => self.events(&batch.slice(part, rest), now),
+                    State::Learning(learning) if rest > 0 => {
+                        // No reference could be made of what came first: the rest waits with it.
+                        learning.add(&batch.slice(part, rest), now, learn.events)?;
+                        self.counts.events += rest as u64;
+                        Ok(())
+                    }
+                    _ => Ok(()),
+                }
+            }
+        }
+    }
+
+    fn labels(&mut self, batch: &RecordBatch, now: i64) -> Result<()> {
+        if let State::Watching(monitor) = &mut self.state {
+            let time = has(batch, Mark::Time).then_some(Mark::Time.name());
+            monitor.label(batch, Mark::Id.name(), Mark::Label.name(), time, now)?;
+        }
+        self.counts.labels += batch.num_rows() as u64;
+        Ok(())
+    }
+
+    /// Begins to watch, or goes on with another reference.
+    fn watch(&mut self, reference: Arc<Reference>, now: i64) -> Result<()> {
+        if let State::Watching(monitor) = &mut self.state {
+            return monitor.replace_reference(reference, now);
+        }
+        let config = Config { name: self.name.clone(), policy: self.settings.policy.0.clone(), privacy: self.settings.described() };
+        self.state = State::Watching(Box::new(Monitor::new(config, reference)?));
+        Ok(())
+    }
+
+    /// Freezes what was learned, if it is enough.
+    fn learned(&mut self, now: i64) -> Result<()> {
+        let State::Learning(learning) = &mut self.state else { return Ok(()) };
+        let learn = self.settings.learn;
+        let enough = learning.began.is_some_and(|began| (now - began) as f64 >= learn.days * 86_400e9);
+        if learning.seen < learn.events || !enough {
+            return Ok(());
+        }
+        match learning.reference(&self.settings.segments, now) {
+            Ok(reference) => self.watch(Arc::new(reference), now).inspect_err(|error| {
+                if let State::Learning(learning) = &mut self.state {
+                    learning.trouble = Some(error.message.clone());
+                }
+            }),
+            Err(error) => {
+                learning.trouble = Some(error.message);
+                Ok(())
+            }
+        }
+    }
+
+    /// Everything, for a state file.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let mut writer = Writer::new();
+        writer.str(&self.name);
+        writer.str(&self.settings.to_json()?);
+        writer.i64(self.now);
+        writer.u64(self.shelved_at);
+        let counts = self.counts;
+        let counts = [
+            counts.events,
+            counts.labels,
+            counts.requests,
+            counts.refused,
+            counts.unknown_fields,
+            counts.mistyped_fields,
+            counts.duplicate_batches,
+            counts.failed,
+        ];
+        counts.into_iter().for_each(|count| writer.u64(count));
+        writer.len(self.order.len());
+        for (time, once) in self.order.iter().filter_map(|(_, key)| self.keys.get(key)) {
+            writer.i64(*time);
+            writer.u64((once.key >> 64) as u64);
+            [once.key as u64, once.body, once.accepted, once.refused].into_iter().for_each(|part| writer.u64(part));
+        }
+        self.pairing.encode(&mut writer);
+        match &self.state {
+            State::Watching(monitor) => {
+                writer.u8(1);
+                writer.bytes(&monitor.to_bytes()?);
+            }
+            State::Learning(learning) => {
+                writer.u8(0);
+                learning.encode(&mut writer)?;
+            }
+        }
+        Ok(writer.into_payload())
+    }
+
+    /// Reads it back.
+    ///
+    /// # Errors
+    /// `Decode` for bytes that `to_bytes` did not write.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let mut reader = Reader::new(bytes);
+        let name = reader.str()?.to_owned();
+        let settings = Settings::from_json(reader.str()?).map_err(|error| Error::decode(error.message))?;
+        let mut out = Self::new(&name, settings);
+        out.now = reader.i64()?;
+        out.shelved_at = reader.u64()?;
+        let mut count = || reader.u64();
+        out.counts = Counts {
+            events: count()?,
+            labels: count()?,
+            requests: count()?,
+            refused: count()?,
+            unknown_fields: count()?,
+            mistyped_fields: count()?,
+            duplicate_batches: count()?,
+            failed: count()?,
+        };
+        for _ in 0..reader.len(6)? {
+            let time = reader.i64()?;
+            let key = u128::from(reader.u64()?) << 64 | u128::from(reader.u64()?);
+            out.remember(Once { key, body: reader.u64()?, accepted: reader.u64()?, refused: reader.u64()? }, time);
+        }
+        out.pairing = Pairing::decode(&mut reader)?;
+        out.state = match reader.u8()? {
+            0 => State::Learning(Learning::decode(&mut reader)?),
+            _ => State::Watching(Box::new(Monitor::from_bytes(reader.bytes()?)?)),
+        };
+        reader.finish()?;
+        Ok(out)
+    }
+}
+
+fn has(batch: &RecordBatch, mark: Mark) -> bool {
+    batch.column_by_name(mark.name()).is_some_and(|column| column.data_type() != &DataType::Null)
+}
+
+/// The batch with another name for a column, beside its own.
+fn with_alias(batch: &RecordBatch, from: &str, to: &str) -> Result<RecordBatch> {
+    let (Some(array), None) = (batch.column_by_name(from), batch.column_by_name(to)) else { return Ok(batch.clone()) };
+    let mut fields: Vec<Field> = batch.schema_ref().fields().iter().map(|field| field.as_ref().clone()).collect();
+    let mut columns: Vec<ArrayRef> = batch.columns().to_vec();
+    fields.push(Field::new(to, array.data_type().clone(), true));
+    columns.push(Arc::clone(array));
+    RecordBatch::try_new(Arc::new(ArrowSchema::new(fields)), columns).map_err(|error| Error::invalid(error.to_string()))
+}
+
+/// What a model said, under the names that its reference has for it.
+fn named(batch: &RecordBatch, schema: &Schema) -> Result<RecordBatch> {
+    let mut out = batch.clone();
+    for (mark, role) in [(Mark::Prediction, Role::Prediction), (Mark::Score, Role::Score)] {
+        if let Some(column) = schema.columns.iter().find(|column| column.role == role) {
+            out = with_alias(&out, mark.name(), &column.name)?;
+        }
+    }
+    Ok(out)
+}
+
+fn observe(monitor: &mut Monitor, batch: &RecordBatch, now: i64, before: u64) -> Result<()> {
+    let task = monitor.task();
+    let name = |mark: Mark| has(batch, mark).then(|| mark.name().to_owned());
+    let chances: Vec<String> = (0..monitor.policy().classes.len()).map(chance_name).collect();
+    let all = !chances.is_empty() && chances.iter().all(|name| batch.column_by_name(name).is_some());
+    let score = match task {
+        Task::Binary => name(Mark::Score),
+        Task::Multiclass => name(Mark::Prediction),
+        Task::Regression => name(Mark::Score).or_else(|| name(Mark::Prediction)),
+    };
+    versions(monitor, batch, now);
+    let labelled = has(batch, Mark::Label);
+    let mut frame = named(batch, &monitor.reference().schema())?;
+    if labelled && !has(batch, Mark::Id) {
+        // A label that comes with its event needs no name for it but one of our own.
+        let ids = UInt64Array::from_iter_values((0..batch.num_rows() as u64).map(|row| u64::MAX - (before + row)));
+        frame = replaced(&frame, Mark::Id.name(), Arc::new(ids))?;
+    }
+    let roles = Roles {
+        time: name(Mark::Time),
+        id: has(&frame, Mark::Id).then(|| Mark::Id.name().to_owned()),
+        score,
+        chances: if all { chances } else { Vec::new() },
+        weight: name(Mark::Weight),
+        latency: name(Mark::Latency),
+        error: name(Mark::Error),
+    };
+    monitor.observe(&frame, &roles, now)?;
+    if labelled { monitor.label(&frame, Mark::Id.name(), Mark::Label.name(), None, now) } else { Ok(()) }
+}
+
+fn replaced(batch: &RecordBatch, name: &str, array: ArrayRef) -> Result<RecordBatch> {
+    let mut fields = Vec::new();
+    let mut columns = Vec::new();
+    for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()).filter(|(field, _)| field.name() != name) {
+        fields.push(field.as_ref().clone());
+        columns.push(Arc::clone(column));
+    }
+    fields.push(Field::new(name, array.data_type().clone(), true));
+    columns.push(array);
+    RecordBatch::try_new(Arc::new(ArrowSchema::new(fields)), columns).map_err(|error| Error::invalid(error.to_string()))
+}
+
+/// Versions that answered, in the order they came.
+fn versions(monitor: &mut Monitor, batch: &RecordBatch, now: i64) {
+    let Some(column) = batch.column_by_name(Mark::Version.name()) else { return };
+    let times = batch.column_by_name(Mark::Time.name()).and_then(|times| barograph_engine::frame::nanoseconds(times.as_ref()));
+    let time = |row: usize| times.as_ref().and_then(|times| times.get(row).copied().flatten()).unwrap_or(now);
+    let mut last: Option<&str> = None;
+    let mut see = |row: usize, version: Option<&str>| {
+        if let Some(version) = version.filter(|version| version.len() <= 200) {
+            monitor.version(version, time(row));
+        }
+    };
+    if let Some(texts) = column.as_string_opt::<i32>() {
+        for (row, version) in texts.iter().enumerate() {
+            if version != last {
+                see(row, version);
+                last = version;
+            }
+        }
+    }
+}
+
+impl Learning {
+    fn add(&mut self, batch: &RecordBatch, now: i64, wanted: u64) -> Result<()> {
+        self.began.get_or_insert(now);
+        let stride = self.stride.max(1);
+        let first = (stride - self.seen % stride) % stride;
+        let rows = (first..batch.num_rows() as u64).step_by(stride as usize);
+        let kept = if stride == 1 { batch.clone() } else { taken(batch, &UInt64Array::from_iter_values(rows))? };
+        self.seen += batch.num_rows() as u64;
+        self.kept += kept.num_rows() as u64;
+        if kept.num_rows() > 0 {
+            self.batches.push(kept);
+        }
+        // Twice what is wanted: every second one stands for its neighbour from now on.
+        if self.kept > 2 * wanted.max(1000) {
+            let whole = self.whole()?;
+            let thin = taken(&whole, &UInt64Array::from_iter_values((0..whole.num_rows() as u64).step_by(2)))?;
+            self.kept = thin.num_rows() as u64;
+            self.batches = vec![thin];
+            self.stride = stride * 2;
+        }
+        Ok(())
+    }
+
+    /// All that is kept, as one batch: of each name the columns that can be read as the first of them that is not all null.
+    fn whole(&self) -> Result<RecordBatch> {
+        let mut types: Vec<Field> = Vec::new();
+        for field in self.batches.iter().flat_map(|batch| batch.schema_ref().fields().iter()) {
+            match types.iter_mut().find(|known| known.name() == field.name()) {
+                None => types.push(Field::new(field.name(), field.data_type().clone(), true)),
+                Some(known) if known.data_type() == &DataType::Null => *known = Field::new(field.name(), field.data_type().clone(), true),
+                Some(_) => {}
+            }
+        }
+        let schema = Arc::new(ArrowSchema::new(types));
+        let alike = self.batches.iter().map(|batch| {
+            let columns = schema.fields().iter().map(|field| {
+                let column = batch.column_by_name(field.name()).filter(|column| column.data_type() == field.data_type());
+                column.cloned().unwrap_or_else(|| match batch.column_by_name(field.name()) {
+                    Some(other) => arrow_cast::cast(other, field.data_type())
+                        .unwrap_or_else(|_| arrow_array::new_null_array(field.data_type(), batch.num_rows())),
+                    None => arrow_array::new_null_array(field.data_type(), batch.num_rows()),
+                })
+            });
+            RecordBatch::try_new(Arc::clone(&schema), columns.collect())
+        });
+        let alike = alike.collect::<std::result::Result<Vec<_>, _>>().map_err(|error| Error::invalid(error.to_string()))?;
+        arrow_select::concat::concat_batches(&schema, &alike).map_err(|error| Error::invalid(error.to_string()))
+    }
+
+    /// The reference that was learned.
+    fn reference(&self, segments: &[String], now: i64) -> Result<Reference> {
+        let mut whole = self.whole()?;
+        whole = with_alias(&whole, Mark::Prediction.name(), "prediction")?;
+        whole = with_alias(&whole, Mark::Score.name(), "score")?;
+        // Of the roles only when matters to a reference; the rest has no place in it.
+        let keep = |name: &str| !Mark::ALL.iter().any(|mark| mark.name() == name && *mark != Mark::Time) && !name.starts_with("_score.");
+        let places: Vec<usize> =
+            whole.schema_ref().fields().iter().enumerate().filter(|(_, field)| keep(field.name())).map(|(at, _)| at).collect();
+        let whole = whole.project(&places).map_err(|error| Error::invalid(error.to_string()))?;
+        let mut schema = Schema::infer(&whole)?;
+        for column in &mut schema.columns {
+            if segments.contains(&column.name) {
+                column.role = Role::Segment;
+            }
+        }
+        if schema.columns.iter().all(|column| !column.role.is_tested()) {
+            return Err(Error::invalid("the events have no feature to learn from"));
+        }
+        let mut builder = ReferenceBuilder::new(&schema, None, None)?;
+        builder.update(&whole)?;
+        while builder.fix()? {
+            builder.count(&whole)?;
+        }
+        builder.finish(Some(now))
+    }
+
+    fn encode(&self, writer: &mut Writer) -> Result<()> {
+        writer.u64(self.seen);
+        writer.u64(self.stride);
+        writer.bool(self.began.is_some());
+        writer.i64(self.began.unwrap_or_default());
+        writer.bool(!self.batches.is_empty());
+        if !self.batches.is_empty() {
+            writer.bytes(&stream(Vec::new(), &self.whole()?)?);
+        }
+        Ok(())
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self> {
+        let (seen, stride, any, began) = (reader.u64()?, reader.u64()?, reader.bool()?, reader.i64()?);
+        let batches = if reader.bool()? { vec![batch_from_stream(reader.bytes()?)?] } else { Vec::new() };
+        let kept = batches.iter().map(|batch| batch.num_rows() as u64).sum();
+        Ok(Self { batches, kept, seen, stride, began: Some(began).filter(|_| any), trouble: None })
+    }
+}
+
+fn taken(batch: &RecordBatch, rows: &UInt64Array) -> Result<RecordBatch> {
+    arrow_select::take::take_record_batch(batch, rows).map_err(|error| Error::invalid(error.to_string()))
+}
+
+/// Batches of one schema, or of schemas that differ in what is null, as one.
+///
+/// # Errors
+/// `InvalidArgument` for batches that cannot be joined.
+pub fn joined(batches: &[RecordBatch]) -> Result<RecordBatch> {
+    match batches {
+        [one] => Ok(one.clone()),
+        [] => Err(Error::invalid("no events")),
+        [first, ..] => arrow_select::concat::concat_batches(first.schema_ref(), batches).map_err(|error| Error::invalid(error.to_string())),
+    }
+}

@@ -1,0 +1,217 @@
+//! What happens to a model, as it stands in its log: the state of a model is what its records make of it, in their order.
+
+use std::io::Cursor;
+
+use arrow_array::RecordBatch;
+use arrow_ipc::reader::StreamReader;
+use arrow_ipc::writer::StreamWriter;
+use barograph_core::codec::{Reader, Writer};
+use barograph_core::{Error, Result};
+
+use crate::ingest::cloudevents::Side;
+use crate::measurement::Measurement;
+
+/// A batch that is counted once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Once {
+    /// Hash of its `Idempotency-Key`.
+    pub key: u128,
+    /// Hash of its body.
+    pub body: u64,
+    /// Rows that were taken.
+    pub accepted: u64,
+    /// Rows that were refused.
+    pub refused: u64,
+}
+
+/// Rows that were not taken, and what was odd about others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Oddities {
+    /// Rows that were refused.
+    pub refused: u64,
+    /// Fields that are no column.
+    pub unknown: u64,
+    /// Values of another kind than their column.
+    pub mistyped: u64,
+}
+
+/// What happens to a model.
+#[derive(Clone, Debug)]
+pub enum Happening {
+    /// Events, some of which may carry labels.
+    Events(RecordBatch),
+    /// Labels of events, by id.
+    Labels(RecordBatch),
+    /// One side of events that come as request and response.
+    Half(Side, RecordBatch),
+    /// Latencies and counts without events.
+    Measured(Measurement),
+    /// A profile made elsewhere with this model's reference, and the time it stands for.
+    Profile(Vec<u8>, i64),
+    /// A new reference.
+    Reference(Vec<u8>),
+    /// What the owner states, as JSON.
+    Settings(String),
+    /// A deploy: version, time, and until when alerts are muted.
+    Deploy(String, i64, i64),
+    /// Windows that are over close.
+    Tick,
+    /// What is held for an id is forgotten.
+    Erase(u128),
+}
+
+/// A happening with what belongs to it.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// When it arrived: nanoseconds since the epoch, never less than before.
+    pub now: i64,
+    /// Keys of the batches it was put together from.
+    pub once: Vec<Once>,
+    /// What was odd about them.
+    pub odd: Oddities,
+    /// What happens.
+    pub happening: Happening,
+}
+
+impl Record {
+    /// Something that happens now.
+    pub fn new(now: i64, happening: Happening) -> Self {
+        Self { now, once: Vec::new(), odd: Oddities::default(), happening }
+    }
+
+    /// As bytes of a log.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a batch that Arrow cannot write.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let mut writer = Writer::new();
+        writer.i64(self.now);
+        writer.len(self.once.len());
+        for once in &self.once {
+            writer.u64((once.key >> 64) as u64);
+            [once.key as u64, once.body, once.accepted, once.refused].into_iter().for_each(|part| writer.u64(part));
+        }
+        [self.odd.refused, self.odd.unknown, self.odd.mistyped].into_iter().for_each(|count| writer.u64(count));
+        match &self.happening {
+            Happening::Events(batch) => {
+                writer.u8(1);
+                return appended(writer, batch);
+            }
+            Happening::Labels(batch) => {
+                writer.u8(2);
+                return appended(writer, batch);
+            }
+            Happening::Half(side, batch) => {
+                writer.u8(match side {
+                    Side::Request => 3,
+                    Side::Response => 4,
+                });
+                return appended(writer, batch);
+            }
+            Happening::Measured(measurement) => {
+                writer.u8(5);
+                measurement.encode(&mut writer);
+            }
+            Happening::Profile(snapshot, time) => {
+                writer.u8(6);
+                writer.bytes(snapshot);
+                writer.i64(*time);
+            }
+            Happening::Reference(snapshot) => {
+                writer.u8(7);
+                writer.bytes(snapshot);
+            }
+            Happening::Settings(json) => {
+                writer.u8(8);
+                writer.str(json);
+            }
+            Happening::Deploy(version, time, until) => {
+                writer.u8(9);
+                writer.str(version);
+                writer.i64(*time);
+                writer.i64(*until);
+            }
+            Happening::Tick => writer.u8(10),
+            Happening::Erase(key) => {
+                writer.u8(11);
+                writer.u64((key >> 64) as u64);
+                writer.u64(*key as u64);
+            }
+        }
+        Ok(writer.into_payload())
+    }
+
+    /// The keys alone, and when it arrived: what is needed of records that are not applied yet.
+    ///
+    /// # Errors
+    /// `Decode` for bytes that `to_bytes` did not write.
+    pub fn keys(bytes: &[u8]) -> Result<(i64, Vec<Once>)> {
+        head(&mut Reader::new(bytes))
+    }
+
+    /// Reads it back.
+    ///
+    /// # Errors
+    /// `Decode` for bytes that `to_bytes` did not write.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let mut reader = Reader::new(bytes);
+        let (now, once) = head(&mut reader)?;
+        let odd = Oddities { refused: reader.count()?, unknown: reader.count()?, mistyped: reader.count()? };
+        let happening = match reader.u8()? {
+            1 => Happening::Events(table(&mut reader)?),
+            2 => Happening::Labels(table(&mut reader)?),
+            3 => Happening::Half(Side::Request, table(&mut reader)?),
+            4 => Happening::Half(Side::Response, table(&mut reader)?),
+            5 => Happening::Measured(Measurement::decode(&mut reader)?),
+            6 => Happening::Profile(reader.bytes()?.to_vec(), reader.i64()?),
+            7 => Happening::Reference(reader.bytes()?.to_vec()),
+            8 => Happening::Settings(reader.str()?.to_owned()),
+            9 => Happening::Deploy(reader.str()?.to_owned(), reader.i64()?, reader.i64()?),
+            10 => Happening::Tick,
+            11 => Happening::Erase(u128::from(reader.u64()?) << 64 | u128::from(reader.u64()?)),
+            other => return Err(Error::decode(format!("a record of kind {other} is not known here")).hint("a newer version wrote it")),
+        };
+        reader.finish()?;
+        Ok(Self { now, once, odd, happening })
+    }
+}
+
+fn head(reader: &mut Reader<'_>) -> Result<(i64, Vec<Once>)> {
+    let now = reader.i64()?;
+    let mut once = Vec::new();
+    for _ in 0..reader.len(5)? {
+        let key = u128::from(reader.u64()?) << 64 | u128::from(reader.u64()?);
+        once.push(Once { key, body: reader.u64()?, accepted: reader.u64()?, refused: reader.u64()? });
+    }
+    Ok((now, once))
+}
+
+/// The batch as an Arrow stream after what the writer holds: the last part of a record needs no length.
+fn appended(writer: Writer, batch: &RecordBatch) -> Result<Vec<u8>> {
+    stream(writer.into_payload(), batch)
+}
+
+fn table(reader: &mut Reader<'_>) -> Result<RecordBatch> {
+    batch_from_stream(reader.rest())
+}
+
+/// A batch as an Arrow stream, after what `bytes` holds.
+///
+/// # Errors
+/// `InvalidArgument` for a batch that Arrow cannot write.
+pub fn stream(bytes: Vec<u8>, batch: &RecordBatch) -> Result<Vec<u8>> {
+    let wrong = |error: arrow_schema::ArrowError| Error::invalid(format!("the events could not be written: {error}"));
+    let mut out = StreamWriter::try_new(bytes, batch.schema_ref()).map_err(wrong)?;
+    out.write(batch).map_err(wrong)?;
+    out.into_inner().map_err(wrong)
+}
+
+/// The one batch of an Arrow stream.
+///
+/// # Errors
+/// `Decode` for anything else.
+pub fn batch_from_stream(bytes: &[u8]) -> Result<RecordBatch> {
+    let wrong = |error: arrow_schema::ArrowError| Error::decode(format!("the events of a record could not be read: {error}"));
+    let mut stream = StreamReader::try_new(Cursor::new(bytes), None).map_err(wrong)?;
+    stream.next().ok_or_else(|| Error::decode("a record without events"))?.map_err(wrong)
+}

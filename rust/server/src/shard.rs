@@ -1,0 +1,878 @@
+//! A thread that owns some models: it writes what arrives to their logs, acknowledges it, and lets it happen.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use arrow_array::RecordBatch;
+use barograph_engine::alert::Alert;
+use barograph_engine::labels::Overlay;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use crate::files::{Files, listed};
+use crate::model::{Model, Settings, State, joined};
+use crate::pending::Pending;
+use crate::problem::{Outcome, Problem};
+use crate::record::{Happening, Oddities, Once, Record};
+use crate::secret::Secret;
+use crate::shape::Shape;
+use crate::wal::{self, Cursor, Log};
+
+/// Bytes of a log after which a state is written.
+const STATE_EVERY: u64 = 256 << 20;
+/// And the time after which one is, if anything happened.
+const STATE_AFTER: Duration = Duration::from_secs(60);
+/// Bytes that a log may take while no state can be written.
+const MOST_LOG: u64 = 2 << 30;
+/// Rows that are written as one record.
+const MOST_ROWS: usize = 1 << 16;
+/// Arrivals that are looked at together.
+const MOST_TOGETHER: usize = 1024;
+/// Events that wait for their label in memory; more of them wait on the disk.
+const IN_MEMORY: usize = 50_000;
+/// What has to be written to the disk before more is taken.
+const MOST_OVERLAID: usize = 200_000;
+/// A tick that falls so far behind the clock was the clock's: it is told.
+const JUMP: i64 = 60 * 1_000_000_000;
+
+/// When something that arrived is acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Acknowledge {
+    /// At once: a crash may lose it.
+    None,
+    /// When the system has it: it outlives the process.
+    #[default]
+    Os,
+    /// When the disk has it: it outlives the machine's power.
+    Disk,
+}
+
+/// What became of something that arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ack {
+    /// Rows that were taken.
+    pub accepted: u64,
+    /// Rows that were refused.
+    pub refused: u64,
+    /// The batch came before, and was counted then.
+    pub repeated: bool,
+}
+
+/// Something that arrives at a model.
+#[derive(Debug)]
+pub struct Arrival {
+    /// What.
+    pub happening: Happening,
+    /// Rows of it.
+    pub rows: u64,
+    /// Rows that were refused, and what was odd.
+    pub odd: Oddities,
+    /// Hashes of its `Idempotency-Key` and body.
+    pub once: Option<(u128, u64)>,
+    /// Who waits for it.
+    pub reply: oneshot::Sender<Outcome<Ack>>,
+    /// Memory that it takes until it has happened.
+    pub permit: Option<OwnedSemaphorePermit>,
+}
+
+/// A look at a model, on its thread.
+pub type Look = Box<dyn FnOnce(&mut Model) + Send>;
+
+/// What a shard is told.
+pub enum Job {
+    /// Something arrives.
+    Arrive(Arc<Entry>, Arrival),
+    /// Somebody looks.
+    Look(Arc<Entry>, Look),
+    /// A model is new, or was there when the process began: its folder is opened.
+    Open(Arc<Entry>, Settings, oneshot::Sender<Outcome<()>>),
+    /// A model goes, with its folder.
+    Remove(Arc<Entry>, oneshot::Sender<Outcome<()>>),
+    /// A state is written now.
+    Save(Arc<Entry>, oneshot::Sender<Outcome<()>>),
+    /// A state was written, and with it what waits for labels.
+    Saved(Arc<Entry>, u64, Arc<Overlay>, io::Result<()>),
+    /// Everything is written down and the thread ends.
+    Stop,
+}
+
+/// What all threads know of a model.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its name.
+    pub name: String,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Tells it from another model that had the name before.
+    pub generation: String,
+    /// What decoders know of it.
+    pub shape: ArcSwap<Shape>,
+    /// Whether its log is being replayed.
+    pub replaying: AtomicBool,
+    /// Events that were replayed since the start.
+    pub replayed: AtomicU64,
+    /// What is wrong with it, in words.
+    pub trouble: Mutex<BTreeMap<&'static str, String>>,
+}
+
+impl Entry {
+    /// One that is not opened yet.
+    pub fn new(name: &str, folder: PathBuf, generation: String) -> Self {
+        Self {
+            name: name.to_owned(),
+            folder,
+            generation,
+            shape: ArcSwap::from_pointee(Shape { open: true, ..Shape::default() }),
+            replaying: AtomicBool::new(true),
+            replayed: AtomicU64::new(0),
+            trouble: Mutex::default(),
+        }
+    }
+
+    fn trouble(&self, about: &'static str, what: Option<String>) {
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        match what {
+            Some(what) => {
+                if trouble.get(about) != Some(&what) {
+                    crate::note::warn(&format!("model {}: {about}: {what}", self.name));
+                }
+                trouble.insert(about, what);
+            }
+            None => drop(trouble.remove(about)),
+        }
+    }
+
+    /// What is wrong with it, in words.
+    pub fn troubles(&self) -> Vec<String> {
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        trouble.iter().map(|(about, what)| format!("model {}: {about}: {what}", self.name)).collect()
+    }
+}
+
+/// Who is told of changes of alerts.
+pub trait Outlet: Send + Sync {
+    /// An alert of a model changed; `index` counts its changes.
+    fn changed(&self, entry: &Entry, index: u64, alert: &Alert);
+    /// How many changes of a model were told before this process began.
+    fn told(&self, _entry: &Entry) -> u64 {
+        u64::MAX
+    }
+    /// A window was closed.
+    fn closed(&self, entry: &Entry);
+}
+
+/// What a shard is made with.
+#[derive(Clone)]
+pub struct Setup {
+    /// How files are written.
+    pub files: Files,
+    /// When arrivals are acknowledged.
+    pub acknowledge: Acknowledge,
+    /// Who is told of alerts.
+    pub outlet: Arc<dyn Outlet>,
+    /// Whether the thread is alive: the time of its last step in seconds.
+    pub pulse: Arc<AtomicU64>,
+    /// What columns are hashed with where privacy rules say so.
+    pub key: Option<Secret>,
+}
+
+/// A model as its shard has it.
+struct Kept {
+    entry: Arc<Entry>,
+    model: Model,
+    log: Log,
+    /// What is still to be replayed.
+    cursor: Option<Cursor>,
+    /// Keys of records that are not replayed yet.
+    ahead: HashMap<u128, Once>,
+    /// Bytes of the log at the last state.
+    saved_bytes: u64,
+    saved_number: u64,
+    saved_at: Instant,
+    saving: bool,
+    told: u64,
+    ticked: Instant,
+    unsynced: bool,
+    /// Where events wait for their label, once they are many.
+    pending: Option<Arc<Pending>>,
+    /// Ids that go from there when it has been written to.
+    erased: Vec<u128>,
+    key: Option<Secret>,
+    /// What waits on the disk has to go once the state that is being written is there.
+    clear: bool,
+}
+
+/// A shard that runs.
+#[derive(Debug)]
+pub struct Shard {
+    sender: Sender<Job>,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+impl Shard {
+    /// Starts the thread, and the one that writes its states.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn start(number: usize, setup: Setup) -> io::Result<Self> {
+        let (sender, jobs) = channel();
+        let (saver, saves) = channel::<Save>();
+        let back = sender.clone();
+        let files = setup.files.clone();
+        std::thread::Builder::new().name(format!("state {number}")).spawn(move || save_all(&saves, &files, &back))?;
+        let run = Run { setup, saver, kept: BTreeMap::new(), waiting: Vec::new(), now: 0 };
+        let thread = std::thread::Builder::new().name(format!("shard {number}")).spawn(move || run.run(&jobs))?;
+        Ok(Self { sender, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Tells it something; false if its thread is gone.
+    pub fn tell(&self, job: Job) -> bool {
+        self.sender.send(job).is_ok()
+    }
+
+    /// Writes everything down and waits for the thread to end.
+    pub fn stop(&self) {
+        self.tell(Job::Stop);
+        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A state to be written.
+struct Save {
+    entry: Arc<Entry>,
+    number: u64,
+    model: Box<Model>,
+    overlay: Arc<Overlay>,
+    pending: Option<Arc<Pending>>,
+    done: Option<oneshot::Sender<Outcome<()>>>,
+}
+
+fn save_all(saves: &Receiver<Save>, files: &Files, back: &Sender<Job>) {
+    for save in saves {
+        let result = save_one(files, &save);
+        if let Some(done) = save.done {
+            let told = match &result {
+                Ok(()) => Ok(()),
+                Err(error) => Err(Problem::unavailable(format!("the state could not be written: {error}"))),
+            };
+            let _ = done.send(told);
+        }
+        if back.send(Job::Saved(save.entry, save.number, save.overlay, result)).is_err() {
+            return;
+        }
+    }
+}
+
+/// The state first, then what waits for labels: a crash between the two finds it in the state.
+fn save_one(files: &Files, save: &Save) -> io::Result<()> {
+    let bytes = save.model.to_bytes().map_err(|error| io::Error::other(error.message))?;
+    wal::write_state(&save.entry.folder, files, save.number, &bytes)?;
+    if let Some(pending) = &save.pending {
+        pending.write(&save.overlay, save.number).map_err(|problem| io::Error::other(problem.detail))?;
+        pending.expire(save.model.now).map_err(|problem| io::Error::other(problem.detail))?;
+    }
+    Ok(())
+}
+
+/// The clock.
+pub fn clock() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+}
+
+struct Run {
+    setup: Setup,
+    saver: Sender<Save>,
+    kept: BTreeMap<String, Kept>,
+    /// Arrivals that wait for the disk: their model, and what they will be told.
+    waiting: Vec<(String, oneshot::Sender<Outcome<Ack>>, Ack)>,
+    now: i64,
+}
+
+/// An arrival whose answer is still to come.
+struct Waiting {
+    once: Option<Once>,
+    odd: Oddities,
+    rows: u64,
+    reply: oneshot::Sender<Outcome<Ack>>,
+    /// Its memory is free when it has happened.
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+/// Arrivals that become one record.
+struct Group {
+    entry: Arc<Entry>,
+    batches: Vec<RecordBatch>,
+    arrivals: Vec<Waiting>,
+    happening: Happening,
+    rows: usize,
+}
+
+/// The table of a happening that others can be added to.
+fn table(happening: &Happening) -> Option<&RecordBatch> {
+    match happening {
+        Happening::Events(batch) | Happening::Labels(batch) | Happening::Half(_, batch) => Some(batch),
+        _ => None,
+    }
+}
+
+fn alike(a: &Happening, b: &Happening) -> bool {
+    let same = match (a, b) {
+        (Happening::Events(_), Happening::Events(_)) | (Happening::Labels(_), Happening::Labels(_)) => true,
+        (Happening::Half(a, _), Happening::Half(b, _)) => a == b,
+        _ => false,
+    };
+    same && table(a).zip(table(b)).is_some_and(|(a, b)| Arc::ptr_eq(&a.schema(), &b.schema()) || a.schema_ref() == b.schema_ref())
+}
+
+impl Run {
+    fn run(mut self, jobs: &Receiver<Job>) {
+        loop {
+            self.setup.pulse.store((clock() / 1_000_000_000) as u64, Ordering::Relaxed);
+            let replaying = self.replay();
+            let first = if replaying { jobs.try_recv().map_err(|_| RecvTimeoutError::Timeout) } else { jobs.recv_timeout(self.pause()) };
+            let mut group: Option<Group> = None;
+            let mut job = match first {
+                Ok(job) => Some(job),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            let mut count = 0;
+            while let Some(next) = job {
+                if matches!(next, Job::Stop) {
+                    self.flush(group.take());
+                    self.settle();
+                    self.end();
+                    return;
+                }
+                self.job(next, &mut group);
+                count += 1;
+                job = if count < MOST_TOGETHER { jobs.try_recv().ok() } else { None };
+            }
+            self.flush(group.take());
+            self.settle();
+            self.tick();
+            self.save_due();
+        }
+    }
+
+    /// Until the next model has to tick.
+    fn pause(&self) -> Duration {
+        let now = Instant::now();
+        let next = self.kept.values().map(|kept| (kept.ticked + tick_every(&kept.model)).saturating_duration_since(now)).min();
+        next.unwrap_or(Duration::from_secs(1)).clamp(Duration::from_millis(1), Duration::from_secs(1))
+    }
+
+    /// The time, which never goes back.
+    fn moment(&mut self) -> i64 {
+        let clock = clock();
+        if clock < self.now - JUMP {
+            for kept in self.kept.values() {
+                kept.entry.trouble("clock", Some("the clock went back; times of arrival stand still until it catches up".into()));
+            }
+        }
+        self.now = self.now.max(clock);
+        self.now
+    }
+
+    fn job(&mut self, job: Job, group: &mut Option<Group>) {
+        match job {
+            Job::Arrive(entry, arrival) => self.arrive(entry, arrival, group),
+            Job::Look(entry, look) => {
+                self.flush(group.take());
+                if let Some(kept) = self.kept.get_mut(&entry.name) {
+                    look(&mut kept.model);
+                }
+            }
+            Job::Open(entry, settings, reply) => {
+                let result = self.open(&entry, settings);
+                if let Err(problem) = &result {
+                    entry.trouble("store", Some(problem.detail.clone()));
+                }
+                let _ = reply.send(result);
+            }
+            Job::Remove(entry, reply) => {
+                self.flush(group.take());
+                self.kept.remove(&entry.name);
+                let gone = std::fs::remove_dir_all(&entry.folder);
+                let _ = reply.send(gone.map_err(|error| Problem::unavailable(format!("the model's folder could not be removed: {error}"))));
+            }
+            Job::Save(entry, reply) => {
+                self.flush(group.take());
+                self.save(&entry.name.clone(), Some(reply));
+            }
+            Job::Saved(entry, number, overlay, result) => self.saved(&entry, number, &overlay, result),
+            Job::Stop => {}
+        }
+    }
+
+    fn arrive(&mut self, entry: Arc<Entry>, arrival: Arrival, group: &mut Option<Group>) {
+        let Some(kept) = self.kept.get(&entry.name) else {
+            let _ = arrival.reply.send(Err(Problem::unavailable("the model's store is not open").hint("see /readyz")));
+            return;
+        };
+        let once = arrival.once.map(|(key, body)| Once { key, body, accepted: arrival.rows, refused: arrival.odd.refused });
+        if let Some(once) = once {
+            let ours =
+                group.as_ref().and_then(|group| group.arrivals.iter().filter_map(|arrival| arrival.once).find(|own| own.key == once.key));
+            if let Some(known) = ours.or_else(|| kept.model.known(once.key)).or_else(|| kept.ahead.get(&once.key).copied()) {
+                // It may be in the group that is not written yet: the answer comes after that.
+                if ours.is_some() {
+                    self.flush(group.take());
+                }
+                let answer = if known.body == once.body {
+                    Ok(Ack { accepted: known.accepted, refused: known.refused, repeated: true })
+                } else {
+                    Err(Problem::new(422, "key used before", "the `Idempotency-Key` came with another body before").hint("use a new key"))
+                };
+                match answer {
+                    Ok(ack) => self.acknowledge(&entry.name, arrival.reply, ack),
+                    Err(problem) => drop(arrival.reply.send(Err(problem))),
+                }
+                return;
+            }
+        }
+        let rows = table(&arrival.happening).map_or(0, RecordBatch::num_rows);
+        let fits = group.as_ref().is_some_and(|group| {
+            Arc::ptr_eq(&group.entry, &entry) && group.rows + rows <= MOST_ROWS && alike(&group.happening, &arrival.happening)
+        });
+        if !fits {
+            self.flush(group.take());
+        }
+        let to = group.get_or_insert_with(|| Group {
+            entry,
+            batches: Vec::new(),
+            arrivals: Vec::new(),
+            happening: arrival.happening.clone(),
+            rows: 0,
+        });
+        to.batches.extend(table(&arrival.happening).cloned());
+        to.rows += rows;
+        to.arrivals.push(Waiting { once, odd: arrival.odd, rows: arrival.rows, reply: arrival.reply, _permit: arrival.permit });
+    }
+
+    /// Writes a group to the log and lets it happen.
+    fn flush(&mut self, group: Option<Group>) {
+        let Some(group) = group else { return };
+        let now = self.moment();
+        let Some(kept) = self.kept.get_mut(&group.entry.name) else { return };
+        let mut record = Record::new(now, group.happening);
+        let result = (|| {
+            if !group.batches.is_empty() {
+                let whole = joined(&group.batches)?;
+                record.happening = match record.happening {
+                    Happening::Labels(_) => Happening::Labels(whole),
+                    Happening::Half(side, _) => Happening::Half(side, whole),
+                    _ => Happening::Events(whole),
+                };
+            }
+            for Waiting { once, odd, .. } in &group.arrivals {
+                record.once.extend(once);
+                record.odd.refused += odd.refused;
+                record.odd.unknown += odd.unknown;
+                record.odd.mistyped += odd.mistyped;
+            }
+            kept.take(&record)
+        })();
+        match result {
+            Ok(()) => {
+                let name = group.entry.name.clone();
+                for Waiting { odd, rows, reply, .. } in group.arrivals {
+                    self.acknowledge(&name, reply, Ack { accepted: rows, refused: odd.refused, repeated: false });
+                }
+                self.tell(&name);
+            }
+            Err(problem) => {
+                for Waiting { reply, .. } in group.arrivals {
+                    let _ = reply.send(Err(problem.clone()));
+                }
+            }
+        }
+    }
+
+    fn acknowledge(&mut self, name: &str, reply: oneshot::Sender<Outcome<Ack>>, ack: Ack) {
+        if self.setup.acknowledge == Acknowledge::Disk {
+            self.waiting.push((name.to_owned(), reply, ack));
+        } else {
+            let _ = reply.send(Ok(ack));
+        }
+    }
+
+    /// Waits for the disk, once for all that arrived together.
+    fn settle(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let mut failed: BTreeMap<String, String> = BTreeMap::new();
+        for (name, kept) in self.kept.iter_mut().filter(|(_, kept)| kept.unsynced) {
+            kept.unsynced = false;
+            if let Err(error) = kept.log.sync() {
+                failed.insert(name.clone(), error.to_string());
+            }
+        }
+        for (name, reply, ack) in std::mem::take(&mut self.waiting) {
+            let answer = match failed.get(&name) {
+                Some(error) => Err(Problem::unavailable(format!("the disk did not take it: {error}"))),
+                None => Ok(ack),
+            };
+            let _ = reply.send(answer);
+        }
+        for (name, error) in failed {
+            if let Some(kept) = self.kept.get(&name) {
+                kept.entry.trouble("disk", Some(error));
+            }
+            // What the log may have lost a state will hold.
+            self.save(&name, None);
+        }
+    }
+
+    /// Tells what changed of a model's alerts.
+    fn tell(&mut self, name: &str) {
+        let Some(kept) = self.kept.get_mut(name) else { return };
+        let State::Watching(monitor) = &kept.model.state else { return };
+        let alerts = monitor.alerts();
+        for (index, alert) in alerts.iter().enumerate().skip(kept.told as usize) {
+            self.setup.outlet.changed(&kept.entry, index as u64, alert);
+        }
+        kept.told = kept.told.max(alerts.len() as u64);
+    }
+
+    fn tick(&mut self) {
+        let now = self.moment();
+        let due: Vec<String> = self
+            .kept
+            .iter()
+            .filter(|(_, kept)| kept.cursor.is_none() && kept.ticked.elapsed() >= tick_every(&kept.model))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in due {
+            let Some(kept) = self.kept.get_mut(&name) else { continue };
+            kept.ticked = Instant::now();
+            let before = kept.model.monitor().and_then(barograph_engine::Monitor::last_window);
+            // What cannot be written must not happen either: it will at the next tick.
+            let _ = kept.take(&Record::new(now, Happening::Tick));
+            let closed = kept.model.monitor().and_then(barograph_engine::Monitor::last_window) != before;
+            let entry = Arc::clone(&kept.entry);
+            self.tell(&name);
+            if closed {
+                self.setup.outlet.closed(&entry);
+            }
+        }
+    }
+
+    /// Replays a little of every model that is behind; whether any still is.
+    fn replay(&mut self) -> bool {
+        let mut behind = false;
+        let names: Vec<String> = self.kept.iter().filter(|(_, kept)| kept.cursor.is_some()).map(|(name, _)| name.clone()).collect();
+        for name in names {
+            let Some(kept) = self.kept.get_mut(&name) else { continue };
+            let began = Instant::now();
+            while began.elapsed() < Duration::from_millis(20) && kept.cursor.is_some() {
+                kept.replay_one();
+            }
+            behind |= kept.cursor.is_some();
+            if kept.cursor.is_none() {
+                self.now = self.now.max(kept.model.now);
+                self.tell(&name);
+            }
+        }
+        behind
+    }
+
+    fn open(&mut self, entry: &Arc<Entry>, settings: Settings) -> Outcome<()> {
+        if self.kept.contains_key(&entry.name) {
+            return Ok(());
+        }
+        let kept = Kept::open(entry, &self.setup, settings)
+            .map_err(|error| Problem::unavailable(format!("the store of model {:?} could not be opened: {error}", entry.name)))?;
+        self.now = self.now.max(kept.model.now);
+        self.kept.insert(entry.name.clone(), kept);
+        Ok(())
+    }
+
+    fn save_due(&mut self) {
+        let due = |kept: &mut Kept| {
+            let grown = kept.log.bytes().saturating_sub(kept.saved_bytes);
+            let new = kept.log.next() - 1 > kept.saved_number;
+            let waiting = kept.pending.is_some() && kept.model.waiting() > MOST_OVERLAID / 2;
+            kept.cursor.is_none() && !kept.saving && new && (grown > STATE_EVERY || waiting || kept.saved_at.elapsed() > STATE_AFTER)
+        };
+        let names: Vec<String> = self.kept.iter_mut().filter_map(|(name, kept)| due(kept).then(|| name.clone())).collect();
+        for name in names {
+            self.save(&name, None);
+        }
+    }
+
+    fn save(&mut self, name: &str, done: Option<oneshot::Sender<Outcome<()>>>) {
+        let Some(kept) = self.kept.get_mut(name) else { return };
+        if kept.cursor.is_some() {
+            if let Some(done) = done {
+                let _ = done.send(Err(Problem::unavailable("the model's log is being replayed")));
+            }
+            return;
+        }
+        let save = kept.save(done);
+        let _ = self.saver.send(save);
+    }
+
+    fn saved(&mut self, entry: &Entry, number: u64, overlay: &Arc<Overlay>, result: io::Result<()>) {
+        let Some(kept) = self.kept.get_mut(&entry.name) else { return };
+        kept.saving = false;
+        let result = result.and_then(|()| kept.shelved(overlay, number));
+        let result = result.and_then(|()| {
+            // The order matters: what a state holds goes only once the state is there for good.
+            if let Some(older) = wal::prune_states(&entry.folder)? {
+                kept.log.forget(older + 1)?;
+            }
+            Ok(())
+        });
+        match result {
+            Ok(()) => {
+                kept.saved_number = number;
+                kept.saved_bytes = kept.log.bytes();
+                entry.trouble("state", None);
+                entry.trouble("disk", None);
+            }
+            Err(error) => entry.trouble("state", Some(format!("no state can be written: {error}"))),
+        }
+    }
+
+    /// Writes the last states.
+    fn end(&mut self) {
+        for kept in self.kept.values_mut().filter(|kept| kept.cursor.is_none()) {
+            let number = kept.log.next() - 1;
+            if number > kept.saved_number && save_one(&self.setup.files, &kept.save(None)).is_ok() {
+                let _ = wal::prune_states(&kept.entry.folder).map(|older| older.map(|older| kept.log.forget(older + 1)));
+            }
+            let _ = kept.log.sync();
+        }
+    }
+}
+
+/// The folder of what waits for labels.
+const PENDING: &str = "pending";
+
+/// Days that an event waits for its label.
+fn horizon(model: &Model) -> u32 {
+    (model.settings.policy.0.lateness.0 / (24 * 3600 * 1_000_000_000)).clamp(1, 3660) as u32
+}
+
+fn clear(entry: &Entry, pending: &Pending) {
+    if let Err(problem) = pending.clear() {
+        entry.trouble("labels", Some(problem.detail));
+    }
+}
+
+fn tick_every(model: &Model) -> Duration {
+    let window = model.settings.policy.0.window.0;
+    Duration::from_nanos((window / 10).clamp(1_000_000_000, 60_000_000_000) as u64)
+}
+
+impl Kept {
+    fn open(entry: &Arc<Entry>, setup: &Setup, settings: Settings) -> io::Result<Self> {
+        let files = &setup.files;
+        std::fs::create_dir_all(&entry.folder)?;
+        for (_, unfinished) in listed(&entry.folder, "", ".part")? {
+            std::fs::remove_file(unfinished)?;
+        }
+        let mut told = Vec::new();
+        let read = |bytes: &[u8]| Model::from_bytes(bytes).map_err(|error| error.message);
+        let state = wal::read_state(&entry.folder, &read, &mut |why| told.push(why))?;
+        let (number, model) = state.unwrap_or_else(|| (0, Model::new(&entry.name, settings)));
+        let mut ahead = HashMap::new();
+        let (log, damage) = Log::open(&entry.folder, files, number + 1, &mut |_, payload| {
+            if let Ok((_, once)) = Record::keys(payload) {
+                ahead.extend(once.into_iter().map(|once| (once.key, once)));
+            }
+        })?;
+        if damage.rotten > 0 || damage.missing > 0 {
+            told.push(format!("{} records of the log are lost, {} bytes could not be read", damage.missing, damage.rotten));
+        }
+        let mut model = model;
+        let mut pending = None;
+        let folder = entry.folder.join(PENDING);
+        if folder.exists() {
+            let opened = Pending::open(&folder, horizon(&model), model.now).map_err(|problem| io::Error::other(problem.detail))?;
+            told.extend(opened.take_damage());
+            let written = opened.position().map_err(|problem| io::Error::other(problem.detail))?;
+            let opened = Arc::new(opened);
+            model.lean_on(&opened, written.is_some_and(|written| written >= number));
+            if written.is_some_and(|written| written > number) {
+                told.push("labels that came while the last state was written may be missing from metrics".to_owned());
+            }
+            if model.shelved_at > written.unwrap_or(0) {
+                told.push("predictions that waited for labels are lost".to_owned());
+            }
+            pending = Some(opened);
+        }
+        if !told.is_empty() {
+            entry.trouble("damage", Some(told.join("; ")));
+        }
+        let behind = log.next() > number + 1;
+        entry.replaying.store(behind, Ordering::Relaxed);
+        // Without its privacy rules nothing of it may be kept.
+        let shape = model.shape(setup.key.as_ref()).map_err(|problem| io::Error::other(problem.detail))?;
+        entry.shape.store(Arc::new(shape));
+        let told = model.monitor().map_or(0, |monitor| monitor.alerts().len() as u64).min(setup.outlet.told(entry));
+        let now = Instant::now();
+        Ok(Self {
+            entry: Arc::clone(entry),
+            model,
+            cursor: behind.then(|| Cursor::at(number + 1)),
+            ahead,
+            saved_bytes: log.bytes(),
+            log,
+            saved_number: number,
+            saved_at: now,
+            saving: false,
+            told,
+            ticked: now,
+            unsynced: false,
+            pending,
+            erased: Vec::new(),
+            key: setup.key.clone(),
+            clear: false,
+        })
+    }
+
+    fn save(&mut self, done: Option<oneshot::Sender<Outcome<()>>>) -> Save {
+        self.saving = true;
+        self.saved_at = Instant::now();
+        let overlay = self.model.freeze();
+        self.log.turn();
+        Save {
+            entry: Arc::clone(&self.entry),
+            number: self.log.next() - 1,
+            model: Box::new(self.model.clone()),
+            overlay,
+            pending: self.pending.clone(),
+            done,
+        }
+    }
+
+    /// What waits for labels was written to the disk, up to a record.
+    fn shelved(&mut self, overlay: &Arc<Overlay>, number: u64) -> io::Result<()> {
+        self.model.shelved(overlay);
+        if let Some(pending) = &self.pending {
+            self.model.shelved_at = number;
+            if let Some(damage) = pending.take_damage() {
+                self.entry.trouble("damage", Some(damage));
+            }
+            if std::mem::take(&mut self.clear) {
+                clear(&self.entry, pending);
+                self.model.lean_on(pending, false);
+            }
+        }
+        if let Some(pending) = &self.pending {
+            for id in std::mem::take(&mut self.erased) {
+                pending.erase(id).map_err(|problem| io::Error::other(problem.detail))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves what waits for labels to the disk once it is much.
+    fn unburden(&mut self) -> io::Result<()> {
+        if self.pending.is_none() && self.model.waiting() > IN_MEMORY {
+            let opened = Pending::open(&self.entry.folder.join(PENDING), horizon(&self.model), self.model.now);
+            let opened = Arc::new(opened.map_err(|problem| io::Error::other(problem.detail))?);
+            self.model.lean_on(&opened, false);
+            self.pending = Some(opened);
+        }
+        Ok(())
+    }
+
+    /// Writes a record to the log, and lets it happen unless older ones have to first.
+    fn take(&mut self, record: &Record) -> Outcome<()> {
+        if self.pending.is_some()
+            && self.model.waiting() > MOST_OVERLAID
+            && matches!(record.happening, Happening::Events(_) | Happening::Half(..))
+        {
+            return Err(Problem::busy("more events wait for their label than have been written to the disk").hint("try again"));
+        }
+        if self.log.bytes() > MOST_LOG {
+            return Err(Problem::unavailable("the log is full and no state can be written").hint("see /readyz"));
+        }
+        let bytes = record.to_bytes()?;
+        if let Err(error) = self.log.append(&bytes) {
+            self.entry.trouble("log", Some(format!("nothing can be written: {error}")));
+            return Err(Problem::unavailable(format!("the log could not be written: {error}")));
+        }
+        self.entry.trouble("log", None);
+        self.unsynced = true;
+        if self.cursor.is_some() {
+            self.ahead.extend(record.once.iter().map(|once| (once.key, *once)));
+            return Ok(());
+        }
+        self.happen(record).map_err(Problem::from)
+    }
+
+    fn happen(&mut self, record: &Record) -> barograph_core::Result<()> {
+        let was = (self.model.monitor().map(|monitor| monitor.reference().id().to_owned()), self.model.counts.events == 0);
+        let result = self.model.apply(record);
+        let is = (self.model.monitor().map(|monitor| monitor.reference().id().to_owned()), self.model.counts.events == 0);
+        if let Err(error) = self.unburden() {
+            self.entry.trouble("labels", Some(error.to_string()));
+        }
+        if let (Happening::Settings(_), Some(pending)) = (&record.happening, &self.pending)
+            && !self.model.leans()
+        {
+            // Another task or window: what waits belongs to tiles that are gone. While a state is written the old ones are still on
+            // their way.
+            if self.saving {
+                self.clear = true;
+            } else {
+                clear(&self.entry, pending);
+                self.model.lean_on(pending, false);
+            }
+        }
+        if let Happening::Erase(id) = record.happening
+            && let Some(pending) = &self.pending
+        {
+            // Now, in case the process ends before the next state; and after it, which may hold the id still.
+            if let Err(problem) = pending.erase(id) {
+                self.entry.trouble("labels", Some(problem.detail));
+            }
+            self.erased.push(id);
+        }
+        if was != is || matches!(record.happening, Happening::Settings(_)) {
+            match self.model.shape(self.key.as_ref()) {
+                Ok(shape) => self.entry.shape.store(Arc::new(shape)),
+                Err(problem) => self.entry.trouble("privacy", Some(problem.detail)),
+            }
+        }
+        result
+    }
+
+    fn replay_one(&mut self) {
+        let Some(cursor) = &mut self.cursor else { return };
+        match self.log.read_at(cursor) {
+            Ok(Some((_, payload))) => match Record::from_bytes(&payload) {
+                Ok(record) => {
+                    let before = self.model.counts.events;
+                    // What failed then fails now, and was told then.
+                    let _ = self.happen(&record);
+                    self.entry.replayed.fetch_add(self.model.counts.events - before, Ordering::Relaxed);
+                }
+                Err(error) => self.entry.trouble("damage", Some(format!("a record of the log was left out: {}", error.message))),
+            },
+            Ok(None) => {
+                self.cursor = None;
+                self.ahead = HashMap::new();
+                self.entry.replaying.store(false, Ordering::Relaxed);
+            }
+            Err(error) => {
+                self.entry.trouble("log", Some(format!("it cannot be read: {error}")));
+                self.cursor = None;
+            }
+        }
+    }
+}
