@@ -1,4 +1,5 @@
-"""The command line: `barograph profile`, `reference`, `compare`, `gate`, `backtest`, `config`, `dashboards`, `demo`.
+"""The command line: `barograph profile`, `reference`, `compare`, `gate`, `backtest`, `config`, `dashboards`,
+`serve`, `demo`.
 
 Exit codes: 0 pass, 1 drift, 2 usage or data error, 3 a required column could not be judged. Data on stdout, the rest on stderr.
 """
@@ -129,6 +130,48 @@ def _parser() -> argparse.ArgumentParser:
     dashboards.add_argument("-o", "--output", default=".", metavar="DIR", help="where they go (default: here)")
     dashboards.set_defaults(run=_dashboards)
 
+    serve = commands.add_parser(
+        "serve",
+        help="run the sidecar",
+        description="Runs the sidecar: events in, drift, alerts and metrics out. Without options it listens on 127.0.0.1:7464, keeps its data "
+        "in ./barograph-data, and writes a token to DATA/token. The token can also come from BAROGRAPH_TOKEN.",
+    )
+    serve.add_argument("--config", metavar="FILE", help="a TOML file; every key has a default")
+    serve.add_argument(
+        "--listen", action="append", default=[], metavar="ADDRESS", help="such as 127.0.0.1:7464 or unix:/path; can be repeated"
+    )
+    serve.add_argument("--health-listen", metavar="ADDRESS", help="only health and metrics, without a token")
+    serve.add_argument("--data", metavar="DIR", help="the folder of everything that lasts (default: barograph-data)")
+    serve.add_argument("--token-file", metavar="FILE", help="a file that holds the administrator's token")
+    serve.add_argument("--statsd", metavar="ADDRESS", help="where datagrams of DogStatsD come in, such as 127.0.0.1:8125 or unix:/path")
+    serve.add_argument("--test-alert", action="store_true", help="send a test alert to every sink, and end")
+    serve.set_defaults(run=_serve)
+
+    top = commands.add_parser(
+        "top",
+        help="a running sidecar, live in the terminal",
+        description="Shows a running sidecar live: its models, their rates, open alerts and drift. The token comes from BAROGRAPH_TOKEN, "
+        "--token-file, or barograph-data/token. Exit codes: 0, and 2 for an error, or no answer with --once.",
+    )
+    top.add_argument("url", nargs="?", default="http://127.0.0.1:7464", metavar="URL", help="or https, unix:///path (default: %(default)s)")
+    top.add_argument("--token-file", metavar="FILE", help="a file that holds a token of scope read")
+    top.add_argument("--interval", type=float, default=2.0, metavar="SECONDS", help="between two polls (default: 2)")
+    top.add_argument("--once", action="store_true", help="print one plain table and end; the same where there is no terminal")
+    top.add_argument("--json", action="store_true", help="one JSON object a poll; with --once, one")
+    top.set_defaults(run=_top)
+
+    bench = commands.add_parser("bench", help="measure on this machine", description="Measures barograph on this machine.")
+    what = bench.add_subparsers(dest="what", required=True, metavar="WHAT")
+    sidecar = what.add_parser(
+        "sidecar",
+        help="rates, latencies, memory and recovery of the sidecar",
+        description="Starts a sidecar of its own, loads it, kills it and prints a Markdown table beside the targets. "
+        "Exit codes: 0 measured, 1 events were counted wrongly, 2 error, 3 something could not be measured. A missed target is no error.",
+    )
+    sidecar.add_argument("--seconds", type=float, default=10.0, metavar="S", help="length of each load (default: 10)")
+    sidecar.add_argument("--json", action="store_true", help="machine and rows as JSON")
+    sidecar.set_defaults(run=_bench_sidecar)
+
     demo = commands.add_parser(
         "demo", help="a year of flights through a monitored model", description="Replays real flights through a model."
     )
@@ -139,6 +182,19 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--html", metavar="OUT", default="barograph-report.html", help="where the report goes (default: %(default)s)")
     demo.set_defaults(run=_demo)
     return parser
+
+
+def _top(options: argparse.Namespace) -> int:
+    from barograph import top
+
+    return top.run(options)
+
+
+def _bench_sidecar(options: argparse.Namespace) -> int:
+    # What measures is loaded only then: `serve` has to stay small.
+    from barograph import sidecar_bench
+
+    return sidecar_bench.run(options)
 
 
 def _version() -> str:
@@ -308,8 +364,36 @@ def _config(options: argparse.Namespace) -> int:
         text = Path(options.file).read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise InvalidArgumentError(f"{options.file} is not text") from None
+    if _is_of_sidecar(text):
+        _barograph.check_config(text, options.file)
+        print(f"{options.file}: a configuration of the sidecar", file=sys.stderr)
+        if "[models." not in text:
+            return _PASS
     for model, promise in _barograph.policies_of_toml(text, options.file):
         print(f"{model or options.file}: {promise}")
+    return _PASS
+
+
+def _is_of_sidecar(text: str) -> bool:
+    """Whether a file states more than the policy of one model."""
+    import tomllib
+
+    from barograph import _barograph
+
+    try:
+        keys = set(tomllib.loads(text))
+    except tomllib.TOMLDecodeError:
+        return False
+    # Both have a memory.
+    policy = set(json.loads(_barograph.policy_from_json("{}"))) - {"memory"}
+    return "models" in keys or (bool(keys) and not keys & policy)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from barograph import _barograph
+
+    names = ("config", "listen", "health_listen", "data", "token_file", "statsd", "test_alert")
+    _barograph.serve(json.dumps({name: getattr(options, name) for name in names}))
     return _PASS
 
 

@@ -17,6 +17,7 @@ mod profiles;
 mod references;
 mod row_sketches;
 mod scores;
+mod sidecar;
 mod sketches;
 
 use barograph_engine::report::Method;
@@ -48,5 +49,6 @@ fn _barograph(module: &Bound<'_, PyModule>) -> PyResult<()> {
     metrics::register(module)?;
     estimates::register(module)?;
     row_sketches::register(module)?;
+    sidecar::register(module)?;
     sketches::register(module)
 }
