@@ -15,7 +15,7 @@ OWNER := $(shell owner=$(CARGO_TARGET_DIR)/checkout; [ "$$(cat $$owner 2>/dev/nu
   { find rust -name '*.rs' -exec touch {} +; mkdir -p $(CARGO_TARGET_DIR) && echo "$(CURDIR)" > $$owner; })
 DENY := $(CACHE)/tools/bin/cargo-deny
 
-.PHONY: help check-tools develop develop-lint demo test test-rust test-python lint typing deny docs test-adapters bench bench-peers bench-once fuzz clean
+.PHONY: help check-tools develop develop-lint demo test test-rust test-python lint typing deny docs test-openapi soak test-adapters bench bench-peers bench-once fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -52,7 +52,7 @@ demo: develop ## replay a year of flights through a monitored model
 test: test-rust test-python ## set up everything and pass the tests
 
 test-rust: check-tools ## the Rust tests
-	cargo test --release --locked -q -p barograph-core -p barograph-engine
+	cargo test --release --locked -q -p barograph-core -p barograph-engine -p barograph-server
 
 test-python: develop ## the Python tests
 	$(BIN)/python -m pytest
@@ -74,6 +74,16 @@ $(DENY):
 
 deny: check-tools $(DENY) ## licences, sources and duplicates of the Rust dependencies
 	$(DENY) --log-level error check bans licenses sources
+
+test-openapi: develop-lint ## random requests against the sidecar, by its own description
+	$(BIN)/python -m pytest tests/openapi -o testpaths=tests/openapi
+
+KILLS ?= 200
+IDLE ?= 10000
+soak: develop ## kill -9, idle connections and load for half an hour
+	BAROGRAPH_KILLS=$(KILLS) BAROGRAPH_IDLE=$(IDLE) $(BIN)/python -m pytest -s tests/e2e/test_kills.py tests/e2e/test_sidecar.py
+	$(BIN)/python tests/e2e/soak.py
+	$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=600
 
 docs: develop-lint ## build the site, strictly
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q
@@ -103,12 +113,14 @@ FUZZ := $(CACHE)/fuzz
 FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
 	-Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing -Cdebug-assertions \
 	-Ccodegen-units=1 -Zsanitizer=address
-fuzz: develop ## hostile bytes into every decoder, under the address sanitizer, for FUZZ_SECONDS
+FUZZ_BUILT := $(abspath $(CARGO_TARGET_DIR))/fuzz
+fuzz: develop ## hostile bytes into every decoder, under the address sanitizer, for FUZZ_SECONDS each target
 	$(BIN)/python rust/fuzz/seeds.py $(FUZZ)/corpus
-	cd rust/fuzz && RUSTC_BOOTSTRAP=1 RUSTFLAGS="$(FUZZ_FLAGS)" CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/fuzz \
-		cargo run --locked -q --release --target x86_64-unknown-linux-gnu --bin from_bytes -- \
+	cd rust/fuzz && RUSTC_BOOTSTRAP=1 RUSTFLAGS="$(FUZZ_FLAGS)" CARGO_TARGET_DIR=$(FUZZ_BUILT) \
+		cargo build --locked -q --release --target x86_64-unknown-linux-gnu --bins
+	for target in from_bytes bodies files; do $(FUZZ_BUILT)/x86_64-unknown-linux-gnu/release/$$target \
 		-max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=1024 -max_len=20000 -timeout=5 -verbosity=0 -print_final_stats=1 \
-		-artifact_prefix=$(FUZZ)/ $(FUZZ)/corpus
+		-dict=rust/fuzz/words.dict -artifact_prefix=$(FUZZ)/$$target- $(FUZZ)/corpus/$$target; done
 
 bench-once: develop-lint ## compile every benchmark and run it once
 	cargo bench --locked -q -p barograph-core -- --test
