@@ -133,8 +133,8 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser(
         "serve",
         help="run the sidecar",
-        description="Runs the sidecar: events in, drift, alerts and metrics out. Without options it listens on 127.0.0.1:7464, keeps its data "
-        "in ./barograph-data, and writes a token to DATA/token. The token can also come from BAROGRAPH_TOKEN.",
+        description="Runs the sidecar: events in, drift, alerts and metrics out. Without options it listens on 127.0.0.1:7464, keeps "
+        "its data in ./barograph-data, and writes a token to DATA/token. The token can also come from BAROGRAPH_TOKEN.",
     )
     serve.add_argument("--config", metavar="FILE", help="a TOML file; every key has a default")
     serve.add_argument(
