@@ -384,9 +384,9 @@ def _is_of_sidecar(text: str) -> bool:
         keys = set(tomllib.loads(text))
     except tomllib.TOMLDecodeError:
         return False
-    # Both have a memory.
-    policy = set(json.loads(_barograph.policy_from_json("{}"))) - {"memory"}
-    return "models" in keys or (bool(keys) and not keys & policy)
+    sidecar = set(_barograph.config_keys())
+    policy = set(json.loads(_barograph.policy_from_json("{}"))) - sidecar
+    return "models" in keys or bool(keys & sidecar and not keys & policy)
 
 
 def _serve(options: argparse.Namespace) -> int:

@@ -19,6 +19,12 @@ fn check_config(text: &str, source: &str) -> PyResult<()> {
     Config::from_toml(text, source).and_then(|config| config.check()).raise()
 }
 
+/// The keys that a configuration file of the sidecar may have at its top.
+#[pyfunction]
+fn config_keys() -> &'static [&'static str] {
+    Config::keys()
+}
+
 /// Sends load to a sidecar. `plan` and the outcome are JSON.
 #[pyfunction]
 fn sidecar_load(py: Python<'_>, plan: &str) -> PyResult<String> {
@@ -31,5 +37,6 @@ fn sidecar_load(py: Python<'_>, plan: &str) -> PyResult<String> {
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(serve, module)?)?;
     module.add_function(wrap_pyfunction!(sidecar_load, module)?)?;
-    module.add_function(wrap_pyfunction!(check_config, module)?)
+    module.add_function(wrap_pyfunction!(check_config, module)?)?;
+    module.add_function(wrap_pyfunction!(config_keys, module)?)
 }

@@ -159,6 +159,32 @@ struct File {
     models: BTreeMap<String, toml::Value>,
 }
 
+/// Answers what the fields of a struct are called, and nothing else.
+struct Fields(&'static [&'static str]);
+
+impl<'de> serde::Deserializer<'de> for &mut Fields {
+    type Error = serde::de::value::Error;
+
+    fn deserialize_any<V: serde::de::Visitor<'de>>(self, _: V) -> std::result::Result<V::Value, Self::Error> {
+        Err(serde::de::Error::custom("only asks for fields"))
+    }
+
+    fn deserialize_struct<V: serde::de::Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> std::result::Result<V::Value, Self::Error> {
+        self.0 = fields;
+        self.deserialize_any(visitor)
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+    }
+}
+
 impl Default for File {
     fn default() -> Self {
         Self {
@@ -284,6 +310,13 @@ impl Config {
         }
         out.check()?;
         Ok(out)
+    }
+
+    /// The keys that a file may have at its top.
+    pub fn keys() -> &'static [&'static str] {
+        let mut fields = Fields(&[]);
+        let _only_asks = File::deserialize(&mut fields);
+        fields.0
     }
 
     /// A file's text.
@@ -438,6 +471,11 @@ mod tests {
             let error = Config::from_toml(text, "x").unwrap_err();
             assert!(error.message.contains(says), "{error}");
         }
+    }
+
+    #[test]
+    fn keys_are_told() {
+        assert!(["listen", "privacy_key", "models"].iter().all(|key| Config::keys().contains(key)));
     }
 
     #[test]
