@@ -43,7 +43,7 @@ struct Holder {
 pub struct Access {
     holders: Vec<Holder>,
     hosts: Vec<String>,
-    /// Clients have shown a certificate of the authority.
+    /// Clients have shown a certificate of the authority: they may send and ask. Changing things takes a token even then.
     certified: bool,
 }
 
@@ -85,6 +85,10 @@ impl Access {
         let token = given.and_then(|value| value.split_at_checked(7)).filter(|(kind, _)| kind.eq_ignore_ascii_case(b"bearer "));
         let Some((_, token)) = token else {
             if self.certified && given.is_none() {
+                if scope == Scope::Admin {
+                    return Err(Problem::new(403, "forbidden", "a certificate may send events and ask, not change things")
+                        .hint("send the administrator's token too"));
+                }
                 return Ok("certificate".into());
             }
             return Err(Problem::new(401, "unauthorised", "the request has no bearer token").hint("send `Authorization: Bearer TOKEN`"));
@@ -191,6 +195,15 @@ mod tests {
         assert_eq!(status("in ", Scope::Ingest, Some("fraud")), 401);
         assert_eq!(access.allow(&HeaderMap::new(), Scope::Read, None).unwrap_err().status, 401);
         assert_eq!(access.allow(&headers(&[("authorization", "Basic cm9vdA==")]), Scope::Read, None).unwrap_err().status, 401);
+    }
+
+    #[test]
+    fn a_certificate_alone_changes_nothing() {
+        let text = "[tls]\ncertificate = \"c\"\nkey = \"k\"\nclient_ca = \"a\"\n";
+        let access = Access::new("root", &Config::from_toml(text, "x").unwrap());
+        let status = |scope| access.allow(&HeaderMap::new(), scope, Some("m")).map_or_else(|problem| problem.status, |_| 200);
+        assert_eq!([Scope::Ingest, Scope::Read, Scope::Admin].map(status), [200, 200, 403]);
+        assert!(access.allow(&headers(&[("authorization", "Bearer root")]), Scope::Admin, Some("m")).is_ok());
     }
 
     #[test]

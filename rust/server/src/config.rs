@@ -411,8 +411,23 @@ impl Config {
         if self.max_connections == 0 || self.max_models == 0 {
             return Err(Error::invalid("`max_connections` and `max_models` must be at least 1"));
         }
-        if let Some(name) = self.models.keys().find(|name| !is_name(name)) {
-            return Err(Error::invalid(format!("`models` names {name:?}")).hint(NAMES));
+        for (at, token) in self.tokens.iter().enumerate() {
+            // Names say whose a request is, in the audit log and when it is asked what he may see.
+            let taken = self.tokens.iter().take(at).any(|other| other.name == token.name);
+            if taken || ["", "admin", "certificate"].contains(&token.name.as_str()) {
+                return Err(
+                    Error::invalid(format!("`tokens` has the name {:?}, which is taken", token.name)).hint("give each token its own")
+                );
+            }
+        }
+        for (name, settings) in &self.models {
+            if !is_name(name) {
+                return Err(Error::invalid(format!("`models` names {name:?}")).hint(NAMES));
+            }
+            // Rules that cannot be kept to are told before anything is served.
+            crate::model::Model::new(name, settings.clone())
+                .shape(self.privacy_key.as_ref())
+                .map_err(|problem| Error::invalid(format!("model {name:?}: {}", problem.detail)))?;
         }
         Ok(())
     }
@@ -470,6 +485,20 @@ mod tests {
         ] {
             let error = Config::from_toml(text, "x").unwrap_err();
             assert!(error.message.contains(says), "{error}");
+        }
+    }
+
+    #[test]
+    fn rules_and_names_that_cannot_be_are_told_at_once() {
+        let says = |text: &str| Config::from_toml(text, "x").unwrap().check().err().map(|error| error.message).unwrap_or_default();
+        let hash = "[privacy.m.columns]\nname = \"hash\"\n";
+        assert!(says(hash).contains("model \"m\": "), "{}", says(hash));
+        assert_eq!(says(&format!("privacy_key = \"{}\"\n{hash}", "k".repeat(32))), "");
+        assert!(says("[privacy.m.columns]\nname = \"hide\"\n").contains("model \"m\": "));
+        let token = |name: &str| format!("[[tokens]]\nname = \"{name}\"\ntoken = \"secret {name}\"\nscopes = [\"read\"]\n");
+        assert_eq!(says(&(token("a") + &token("b"))), "");
+        for text in [token("a") + &token("a"), token("admin"), token("")] {
+            assert!(says(&text).contains("which is taken"), "{text}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! The control plane: what is stated about models, said about alerts, done by administrators, and alerts on their way. One `SQLite` file with
 //! one writer; every change has reached the disk when a call returns.
 
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -194,6 +195,8 @@ impl Control {
     }
 
     fn connect(path: &Path) -> Result<Connection, Fault> {
+        // Made here so that nobody else reads it; SQLite gives what it puts beside it the same mode, and says what is wrong if it cannot.
+        let _ = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path);
         let mut connection = Connection::open(path)?;
         connection.busy_timeout(std::time::Duration::from_secs(5))?;
         let number = |connection: &Connection, text: &str| connection.query_row(text, [], |row| row.get::<_, i64>(0));

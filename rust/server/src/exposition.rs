@@ -20,6 +20,7 @@ struct Shown {
     name: String,
     events: u64,
     odd: Vec<(&'static str, u64)>,
+    halves: Vec<(&'static str, u64)>,
     learning: Option<u64>,
     behind: bool,
     window_end: Option<i64>,
@@ -33,6 +34,23 @@ fn word(severity: Severity) -> &'static str {
     if severity == Severity::Page { "page" } else { "ticket" }
 }
 
+/// What became of requests and responses that came apart; nothing for a model that has none.
+fn halves(counts: crate::pairing::Counts) -> Vec<(&'static str, u64)> {
+    let crate::pairing::Counts { requests, responses, bytes: _, joined, unanswered, unasked, given_up, repeated, nameless } = counts;
+    if counts == crate::pairing::Counts::default() {
+        return Vec::new();
+    }
+    vec![
+        ("waiting", requests + responses),
+        ("joined", joined),
+        ("unanswered", unanswered),
+        ("unasked", unasked),
+        ("given_up", given_up),
+        ("repeated", repeated),
+        ("nameless", nameless),
+    ]
+}
+
 fn shown(model: &Model, behind: bool) -> Shown {
     let counts = model.counts;
     let mut out = Shown {
@@ -44,6 +62,7 @@ fn shown(model: &Model, behind: bool) -> Shown {
             ("mistyped_fields", counts.mistyped_fields),
             ("failed", counts.failed),
         ],
+        halves: halves(model.halves()),
         learning: None,
         behind,
         window_end: None,
@@ -78,12 +97,13 @@ fn latest(monitor: &Monitor) -> Vec<Row> {
     monitor.history(start).filter(|row| row.segment.is_none() && row.window_start == Some(start)).cloned().collect()
 }
 
-/// Everything.
-pub async fn of(sidecar: &Sidecar) -> Exposition {
+/// Everything that the holder of a token may see; nobody in particular sees everything.
+pub async fn of(sidecar: &Sidecar, holder: &str) -> Exposition {
     let mut out = Exposition::new(MOST_SERIES);
     own(sidecar, &mut out);
     let mut models = Vec::new();
-    for entry in sidecar.models.entries() {
+    let access = sidecar.access.load_full();
+    for entry in sidecar.models.entries().into_iter().filter(|entry| access.sees(holder, &entry.name)) {
         let behind = entry.replaying.load(Ordering::Relaxed);
         if let Ok(shown) = sidecar.models.look(&entry, move |model| shown(model, behind)).await {
             models.push(shown);
@@ -97,7 +117,7 @@ pub async fn of(sidecar: &Sidecar) -> Exposition {
 
 /// The families of models, named as those of the adapter in a process.
 struct Families {
-    all: [Family; 12],
+    all: [Family; 14],
 }
 
 impl Families {
@@ -117,18 +137,28 @@ impl Families {
                 Family::new(Gauge, "barograph_metric", "Metrics of the last window.", None),
                 Family::new(Gauge, "barograph_window_end_timestamp_seconds", "End of the last window.", seconds),
                 Family::new(Gauge, "barograph_learning_events", "Events that a reference was learned from so far.", None),
+                Family::new(Counter, "barograph_halves_total", "Requests and responses that came apart, by what became of them.", None)
+                    .kept(),
+                Family::new(Gauge, "barograph_halves_waiting", "Requests and responses that wait for each other.", None),
                 Family::new(Gauge, "barograph_replaying", "1 while a model's log is being replayed.", None),
             ],
         }
     }
 
     fn model(&mut self, model: &Shown) {
-        let [events, odd, calls, opened, open, drift, verdict, latency, metric, end, learning, replaying] = &mut self.all;
+        let [events, odd, calls, opened, open, drift, verdict, latency, metric, end, learning, halves, waiting, replaying] = &mut self.all;
         let own = || [("model", model.name.clone())];
         events.push(own(), Value::Count(model.events));
         replaying.push(own(), Value::Count(u64::from(model.behind)));
         for (what, count) in &model.odd {
             odd.push([("model", model.name.clone()), ("what", (*what).to_owned())], Value::Count(*count));
+        }
+        for (what, count) in &model.halves {
+            if *what == "waiting" {
+                waiting.push(own(), Value::Count(*count));
+            } else {
+                halves.push([("model", model.name.clone()), ("what", (*what).to_owned())], Value::Count(*count));
+            }
         }
         for (severity, count) in [("ticket", model.opened[0]), ("page", model.opened[1])] {
             opened.push([("model", model.name.clone()), ("severity", severity.to_owned())], Value::Count(count));
@@ -220,6 +250,10 @@ fn own(sidecar: &Sidecar, out: &mut Exposition) {
     for (sink, outcome, count) in sidecar.delivered() {
         deliveries.push([("sink", sink), ("outcome", outcome.to_owned())], Value::Count(count));
     }
+    let mut undelivered = Family::new(Kind::Gauge, "barograph_deliveries_waiting", "Alerts by sink that are still to be delivered.", None);
+    for (sink, count) in sidecar.undelivered() {
+        undelivered.push([("sink", sink)], Value::Count(count));
+    }
     for family in [
         answers,
         latency,
@@ -239,6 +273,7 @@ fn own(sidecar: &Sidecar, out: &mut Exposition) {
         counter("barograph_datagrams_total", "Datagrams that came.", load(&counters.datagrams)),
         counter("barograph_sampled_out_total", "Events that sampling left out.", load(&counters.sampled_out)),
         deliveries,
+        undelivered,
     ] {
         out.add(family);
     }

@@ -126,6 +126,17 @@ pub fn kind(headers: &HeaderMap) -> String {
     kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
+/// Whether JSON is an object, before a struct is read from it: it would be read from an array as well.
+///
+/// # Errors
+/// 400 for anything else.
+pub fn is_object(body: &[u8]) -> Outcome<()> {
+    match body.trim_ascii_start().first() {
+        Some(b'{') => Ok(()),
+        _ => Err(Problem::bad("the body must be a JSON object")),
+    }
+}
+
 /// Reads a body, decoded, within `limit` bytes; it holds memory of the budget until the permit is given back.
 ///
 /// # Errors

@@ -214,6 +214,11 @@ impl Model {
         }
     }
 
+    /// What became of requests and responses that came apart.
+    pub fn halves(&self) -> crate::pairing::Counts {
+        self.pairing.counts()
+    }
+
     /// Events and labels that wait for each other in memory.
     pub fn waiting(&mut self) -> usize {
         match &mut self.state {
@@ -347,8 +352,9 @@ impl Model {
             }
             Happening::Erase(key) => {
                 self.pairing.erase(*key).map_err(|problem| Error::invalid(problem.detail))?;
-                if let State::Watching(monitor) = &mut self.state {
-                    monitor.erase(*key);
+                match &mut self.state {
+                    State::Watching(monitor) => monitor.erase(*key),
+                    State::Learning(learning) => learning.erase(*key)?,
                 }
                 Ok(())
             }
@@ -646,6 +652,22 @@ impl Learning {
             self.batches = vec![thin];
             self.stride = stride * 2;
         }
+        Ok(())
+    }
+
+    /// Keeps nothing of the events of an id; they still count as seen.
+    fn erase(&mut self, key: u128) -> Result<()> {
+        let name = Mark::Id.name();
+        for batch in &mut self.batches {
+            let Some(column) = batch.column_by_name(name).filter(|column| column.data_type() != &DataType::Null) else { continue };
+            let keys = barograph_engine::labels::keys(name, column.as_ref())?;
+            if keys.contains(&Some(key)) {
+                let left = keys.iter().enumerate().filter(|(_, own)| **own != Some(key)).map(|(row, _)| row as u64);
+                *batch = taken(batch, &UInt64Array::from_iter_values(left))?;
+            }
+        }
+        self.batches.retain(|batch| batch.num_rows() > 0);
+        self.kept = self.batches.iter().map(|batch| batch.num_rows() as u64).sum();
         Ok(())
     }
 

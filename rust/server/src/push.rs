@@ -21,7 +21,7 @@ pub fn start(sidecar: &Arc<Sidecar>) {
                 continue;
             };
             tokio::time::sleep(Duration::from_nanos(push.interval.0.max(1_000_000_000) as u64)).await;
-            let exposition = crate::exposition::of(&sidecar).await;
+            let exposition = crate::exposition::of(&sidecar, "").await;
             let body = otlp::encode(&exposition, &push.resource(), began, clock());
             let agent = agent.clone();
             if let Ok(Err(refused)) = tokio::task::spawn_blocking(move || push.send(&agent, body)).await {

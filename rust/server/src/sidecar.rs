@@ -180,9 +180,17 @@ impl Sidecar {
         self.deliveries.get().map(|deliveries| deliveries.counts()).unwrap_or_default()
     }
 
-    /// Everything that is exposed, in the format that is accepted.
-    pub async fn exposition(&self, accept: Option<&str>) -> (String, Vec<u8>) {
-        let exposition = exposition::of(self).await;
+    /// Alerts by sink that are still to be delivered. What cannot be read is not told.
+    pub fn undelivered(&self) -> Vec<(String, u64)> {
+        let mut out: BTreeMap<String, u64> = self.delivered().into_iter().map(|(sink, _, _)| (sink, 0)).collect();
+        let known = tokio::task::block_in_place(|| self.control.deliveries()).unwrap_or_default();
+        out.extend(known.into_iter().filter(|(_, outcome, _)| outcome == "waiting").map(|(sink, _, count)| (sink, count)));
+        out.into_iter().collect()
+    }
+
+    /// Everything that is exposed to the holder of a token, in the format that is accepted.
+    pub async fn exposition(&self, accept: Option<&str>, holder: &str) -> (String, Vec<u8>) {
+        let exposition = exposition::of(self, holder).await;
         let (kind, bytes) = crate::exporters::encode(crate::exporters::negotiate(accept), &exposition);
         (kind.to_owned(), bytes)
     }

@@ -34,12 +34,15 @@ pub(super) async fn document<T: DeserializeOwned>(asked: &Asked, request: Reques
         return Err(Problem::new(415, "unsupported type", format!("`Content-Type` must be application/json, got {kind:?}")));
     }
     let (_, body, _permit) = http::body(request, DOCUMENT, &asked.sidecar.models).await?;
+    http::is_object(&body)?;
     let mut json = serde_json::Deserializer::from_slice(&body);
-    serde_path_to_error::deserialize(&mut json).map_err(|error| {
+    let read = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
         let place = if path == "." { String::new() } else { format!("`{path}`: ") };
         Problem::bad(format!("{place}{}", error.inner()))
-    })
+    })?;
+    json.end().map_err(|error| Problem::bad(error.to_string()))?;
+    Ok(read)
 }
 
 /// What a PUT of a model says; the policy has an address of its own.

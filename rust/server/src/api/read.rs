@@ -48,7 +48,7 @@ pub(super) fn ready(asked: &Asked) -> Outcome<Answer> {
 pub(super) async fn metrics(asked: &Asked) -> Outcome<Answer> {
     asked.knows(&[])?;
     let accept = http::text(&asked.headers, "accept");
-    let (kind, bytes) = asked.sidecar.exposition(accept).await;
+    let (kind, bytes) = asked.sidecar.exposition(accept, &asked.holder).await;
     Ok(Answer::bytes(200, &kind, bytes))
 }
 

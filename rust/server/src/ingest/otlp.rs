@@ -66,6 +66,7 @@ pub struct Request {
 pub fn read(body: &[u8], json: bool) -> Outcome<Request> {
     let wrong = |error: &dyn std::fmt::Display| Problem::bad(format!("the body is no ExportMetricsServiceRequest: {error}"));
     let metrics = if json {
+        crate::http::is_object(body)?;
         serde_json::from_slice(body).map_err(|error| wrong(&error))?
     } else {
         ExportMetricsServiceRequest::decode(body).map_err(|error| wrong(&error))?
@@ -987,6 +988,9 @@ mod tests {
         for (from, to) in [("2.0", "\"x\""), ("2.0", "1e99"), ("\"0\"", "-1"), ("\"0\"", "{}"), ("[{", "{{")] {
             let error = read(json(&point.replacen(from, to, 1)).as_bytes(), true).err().unwrap();
             assert!(error.status == 400 && error.detail.contains("line "), "{}", error.detail);
+        }
+        for body in ["[]", "null", " [{}]", "", "{}x"] {
+            assert_eq!(read(body.as_bytes(), true).err().unwrap().status, 400, "{body:?}");
         }
         // Depth ends before the stack does, and what nobody reads is not followed.
         let deep = point.replace("true", &format!("{}{}", "[".repeat(200), "]".repeat(200)));
