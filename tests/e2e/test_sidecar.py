@@ -198,15 +198,19 @@ def test_profiles_made_elsewhere_are_merged(shared: Sidecar) -> None:
 
 
 def test_history_and_alerts_page_by_page(tmp_path: Path) -> None:
-    with sidecar(tmp_path, config='[models.m]\nwindow = "1m"\n[learn.m]\nevents = 1000\n') as running:
+    models = "".join(f'[models.{name}]\nwindow = "1m"\n[learn.{name}]\nevents = 1000\n' for name in ("m", "calm"))
+    with sidecar(tmp_path, config=models) as running:
         minute = 60_000_000_000
         start = time.time_ns() // minute * minute - 40 * minute
         frame = normal(rows=1000)
         running.events("m", frame)
+        running.events("calm", frame)
+        assert running.request("POST", "/v1/models/calm/decisions", {"phase": "Progressing"}).status == 425
         for at in range(30):
             shift = 0.0 if at < 10 else 1.5
             times = pl.Series([start + at * minute + 1] * 600).cast(pl.Datetime("ns", "UTC"))
             assert running.events("m", normal(shift, 600, seed=at).with_columns(_time=times)).json["accepted"] == 600
+            assert running.events("calm", normal(0.0, 600, seed=at).with_columns(_time=times)).json["accepted"] == 600
         end = time.monotonic() + 90
         while time.monotonic() < end and not running.get("/v1/models/m/alerts").json["rows"]:
             time.sleep(0.5)
@@ -229,6 +233,8 @@ def test_history_and_alerts_page_by_page(tmp_path: Path) -> None:
         tag = running.get("/v1/models/m/history").headers["etag"]
         assert running.get("/v1/models/m/history", If_None_Match=tag).status == 304
         assert running.get("/v1/models/m/decisions").json["decision"] == "fail"
+        assert running.get("/v1/models/calm/decisions").json["decision"] == "pass"
+        assert [running.request("POST", f"/v1/models/{name}/decisions").status for name in ("m", "calm")] == [409, 200]
         assert running.request("POST", f"/v1/models/m/alerts/{alerts[0]['id']}/acknowledge").status == 204
         assert running.request("POST", f"/v1/models/m/alerts/{alerts[0]['id']}/mute", {"until": "2h"}).status == 204
         assert running.request("POST", "/v1/models/m/alerts/999/acknowledge").status == 404
@@ -382,16 +388,20 @@ def test_health_has_an_address_of_its_own(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with sidecar(tmp_path, "--health-listen", f"127.0.0.1:{port}"):
+    with sidecar(tmp_path, "--health-listen", f"127.0.0.1:{port}") as running:
         import http.client
 
-        def status(path: str) -> int:
+        assert running.events("m", normal(rows=10)).status == 200
+
+        def status(path: str, method: str = "GET") -> int:
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-            answer = exchange(connection, "GET", path, Authorization=None, Host="anything")
+            answer = exchange(connection, method, path, Authorization=None, Host="anything")
             connection.close()
             return answer.status
 
         assert [status(path) for path in ("/healthz", "/readyz", "/metrics", "/v1/models")] == [200, 200, 200, 404]
+        assert status("/v1/models/m/decisions", "POST") == 425
+        assert status("/v1/models/m/drift") == 404
 
 
 def test_others_are_not_let_in_by_accident(tmp_path: Path) -> None:

@@ -333,13 +333,18 @@ fn alike(a: &Happening, b: &Happening) -> bool {
     same && table(a).zip(table(b)).is_some_and(|(a, b)| Arc::ptr_eq(&a.schema(), &b.schema()) || a.schema_ref() == b.schema_ref())
 }
 
+/// Whether one holds requests, and the other responses.
+fn sides(a: &Happening, b: &Happening) -> bool {
+    matches!((a, b), (Happening::Half(a, _), Happening::Half(b, _)) if a != b)
+}
+
 impl Run {
     fn run(mut self, jobs: &Receiver<Job>) {
         loop {
             self.setup.pulse.store((clock() / 1_000_000_000) as u64, Ordering::Relaxed);
             let replaying = self.replay();
             let first = if replaying { jobs.try_recv().map_err(|_| RecvTimeoutError::Timeout) } else { jobs.recv_timeout(self.pause()) };
-            let mut group: Option<Group> = None;
+            let mut groups = Vec::new();
             let mut job = match first {
                 Ok(job) => Some(job),
                 Err(RecvTimeoutError::Timeout) => None,
@@ -348,16 +353,16 @@ impl Run {
             let mut count = 0;
             while let Some(next) = job {
                 if matches!(next, Job::Stop) {
-                    self.flush(group.take());
+                    self.flush(&mut groups);
                     self.settle();
                     self.end();
                     return;
                 }
-                self.job(next, &mut group);
+                self.job(next, &mut groups);
                 count += 1;
                 job = if count < MOST_TOGETHER { jobs.try_recv().ok() } else { None };
             }
-            self.flush(group.take());
+            self.flush(&mut groups);
             self.settle();
             self.tick();
             self.save_due();
@@ -383,11 +388,11 @@ impl Run {
         self.now
     }
 
-    fn job(&mut self, job: Job, group: &mut Option<Group>) {
+    fn job(&mut self, job: Job, groups: &mut Vec<Group>) {
         match job {
-            Job::Arrive(entry, arrival) => self.arrive(entry, arrival, group),
+            Job::Arrive(entry, arrival) => self.arrive(entry, arrival, groups),
             Job::Look(entry, look) => {
-                self.flush(group.take());
+                self.flush(groups);
                 if let Some(kept) = self.kept.get_mut(&entry.name) {
                     look(&mut kept.model);
                 }
@@ -400,13 +405,13 @@ impl Run {
                 let _ = reply.send(result);
             }
             Job::Remove(entry, reply) => {
-                self.flush(group.take());
+                self.flush(groups);
                 self.kept.remove(&entry.name);
                 let gone = std::fs::remove_dir_all(&entry.folder);
                 let _ = reply.send(gone.map_err(|error| Problem::unavailable(format!("the model's folder could not be removed: {error}"))));
             }
             Job::Save(entry, reply) => {
-                self.flush(group.take());
+                self.flush(groups);
                 self.save(&entry.name.clone(), Some(reply));
             }
             Job::Saved(entry, number, overlay, result) => self.saved(&entry, number, &overlay, result),
@@ -414,19 +419,18 @@ impl Run {
         }
     }
 
-    fn arrive(&mut self, entry: Arc<Entry>, arrival: Arrival, group: &mut Option<Group>) {
+    fn arrive(&mut self, entry: Arc<Entry>, arrival: Arrival, groups: &mut Vec<Group>) {
         let Some(kept) = self.kept.get(&entry.name) else {
             let _ = arrival.reply.send(Err(Problem::unavailable("the model's store is not open").hint("see /readyz")));
             return;
         };
         let once = arrival.once.map(|(key, body)| Once { key, body, accepted: arrival.rows, refused: arrival.odd.refused });
         if let Some(once) = once {
-            let ours =
-                group.as_ref().and_then(|group| group.arrivals.iter().filter_map(|arrival| arrival.once).find(|own| own.key == once.key));
+            let ours = groups.iter().flat_map(|group| &group.arrivals).filter_map(|arrival| arrival.once).find(|own| own.key == once.key);
             if let Some(known) = ours.or_else(|| kept.model.known(once.key)).or_else(|| kept.ahead.get(&once.key).copied()) {
                 // It may be in the group that is not written yet: the answer comes after that.
                 if ours.is_some() {
-                    self.flush(group.take());
+                    self.flush(groups);
                 }
                 let answer = if known.body == once.body {
                     Ok(Ack { accepted: known.accepted, refused: known.refused, repeated: true })
@@ -441,27 +445,30 @@ impl Run {
             }
         }
         let rows = table(&arrival.happening).map_or(0, RecordBatch::num_rows);
-        let fits = group.as_ref().is_some_and(|group| {
+        let fits = |group: &Group| {
             Arc::ptr_eq(&group.entry, &entry) && group.rows + rows <= MOST_ROWS && alike(&group.happening, &arrival.happening)
+        };
+        let at = groups.iter().position(fits).unwrap_or_else(|| {
+            // Requests and responses come in turns, and which of two comes first makes no difference: both sides stay open.
+            let beside = matches!(groups.as_slice(), [one] if Arc::ptr_eq(&one.entry, &entry) && sides(&one.happening, &arrival.happening));
+            if !beside {
+                self.flush(groups);
+            }
+            groups.push(Group { entry, batches: Vec::new(), arrivals: Vec::new(), happening: arrival.happening.clone(), rows: 0 });
+            groups.len() - 1
         });
-        if !fits {
-            self.flush(group.take());
-        }
-        let to = group.get_or_insert_with(|| Group {
-            entry,
-            batches: Vec::new(),
-            arrivals: Vec::new(),
-            happening: arrival.happening.clone(),
-            rows: 0,
-        });
+        let Some(to) = groups.get_mut(at) else { return };
         to.batches.extend(table(&arrival.happening).cloned());
         to.rows += rows;
         to.arrivals.push(Waiting { once, odd: arrival.odd, rows: arrival.rows, reply: arrival.reply, _permit: arrival.permit });
     }
 
-    /// Writes a group to the log and lets it happen.
-    fn flush(&mut self, group: Option<Group>) {
-        let Some(group) = group else { return };
+    /// Writes groups to the log and lets them happen.
+    fn flush(&mut self, groups: &mut Vec<Group>) {
+        groups.drain(..).for_each(|group| self.write(group));
+    }
+
+    fn write(&mut self, group: Group) {
         let now = self.moment();
         let Some(kept) = self.kept.get_mut(&group.entry.name) else { return };
         let mut record = Record::new(now, group.happening);

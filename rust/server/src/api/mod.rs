@@ -151,9 +151,8 @@ fn methods(about: About) -> &'static [(Method, Option<Scope>)] {
     const ADMIN: (Method, Option<Scope>) = (Method::POST, Some(Scope::Admin));
     match about {
         A::Health | A::Ready => &[OPEN],
-        A::Metrics | A::OpenApi | A::Version | A::Stream | A::Models | A::Drift | A::History | A::Alerts | A::Profile | A::Decisions => {
-            &[GET]
-        }
+        A::Metrics | A::OpenApi | A::Version | A::Stream | A::Models | A::Drift | A::History | A::Alerts | A::Profile => &[GET],
+        A::Decisions => &[GET, (Method::POST, Some(Scope::Read))],
         A::Audit => &[(Method::GET, Some(Scope::Admin))],
         A::Model => &[GET, PUT, (Method::DELETE, Some(Scope::Admin))],
         A::Reference | A::Policy => &[GET, PUT],
@@ -198,7 +197,7 @@ pub enum Door {
     Main,
     /// A Unix socket, where everything can be asked.
     Unix,
-    /// Where only health is asked, and metrics if the flag says so.
+    /// Where only health is asked, and metrics and decisions if the flag says so.
     Health(bool),
 }
 
@@ -228,7 +227,7 @@ async fn asked(sidecar: &Arc<Sidecar>, request: Request<Incoming>, door: Door, r
     let mut holder = String::new();
     match door {
         Door::Health(metrics) => {
-            let fine = matches!(about, About::Health | About::Ready) || metrics && about == About::Metrics;
+            let fine = matches!(about, About::Health | About::Ready) || metrics && matches!(about, About::Metrics | About::Decisions);
             if !fine {
                 return Err(Problem::missing("only health is told here"));
             }
@@ -285,7 +284,7 @@ async fn asked(sidecar: &Arc<Sidecar>, request: Request<Incoming>, door: Door, r
         About::History => read::history(&asked).await,
         About::Alerts => read::alerts(&asked).await,
         About::Profile => read::profile(&asked).await,
-        About::Decisions => read::decisions(&asked).await,
+        About::Decisions => read::decisions(&asked, get).await,
         About::Acknowledge | About::Mute => models::stand(&asked, request, about == About::Mute).await,
         About::Erase => models::erase(&asked, request).await,
         About::Save => models::save(&asked).await,

@@ -246,8 +246,8 @@ pub(super) async fn profile(asked: &Asked) -> Outcome<Answer> {
     Ok(Answer::bytes(200, "application/vnd.barograph.snapshot", profile.to_bytes()))
 }
 
-/// `GET …/decisions`: whether a roll-out may go on, for controllers that ask for one word.
-pub(super) async fn decisions(asked: &Asked) -> Outcome<Answer> {
+/// `GET …/decisions`: whether a roll-out may go on, for controllers that ask for one word; `POST` for those that ask for a status.
+pub(super) async fn decisions(asked: &Asked, get: bool) -> Outcome<Answer> {
     asked.knows(&[])?;
     let entry = asked.sidecar.models.entry(&asked.model)?;
     let (open, watching) = asked
@@ -276,10 +276,14 @@ pub(super) async fn decisions(asked: &Asked) -> Outcome<Answer> {
     } else {
         Some("no window has closed yet")
     };
-    document(
-        asked,
-        &json!({"model": asked.model, "decision": decision, "ok": decision == "pass", "open_alerts": evidence, "reason": reason}),
-    )
+    let found = json!({"model": asked.model, "decision": decision, "ok": decision == "pass", "open_alerts": evidence, "reason": reason});
+    let status = match decision {
+        _ if get => return document(asked, &found),
+        "pass" => 200,
+        "fail" => 409,
+        _ => 425,
+    };
+    Answer::json(status, &found)
 }
 
 /// `GET /v1/audit`.
