@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from barograph._barograph import ColumnProfile, __version__, catalog
     from barograph.backtests import Backtest, backtest
     from barograph.causes import Causes, explain
+    from barograph.client import Client, connect
     from barograph.conditions import Condition
     from barograph.drift import compare
     from barograph.feedback import FeedbackLoop
@@ -43,6 +44,7 @@ _HOMES = {
     "Reference": "references",
     "Schema": "schemas",
     "Causes": "causes",
+    "Client": "client",
     "Condition": "conditions",
     "Lineage": "lineages",
     "RetrainRequest": "triggers",
@@ -51,6 +53,7 @@ _HOMES = {
     "Backtest": "backtests",
     "backtest": "backtests",
     "compare": "drift",
+    "connect": "client",
     "explain": "causes",
     "merge": "profiles",
     "profile": "profiles",
@@ -60,6 +63,7 @@ _MODULES = ("detectors", "errors", "estimates", "metrics", "rollout", "scores", 
 __all__ = [
     "Backtest",
     "Causes",
+    "Client",
     "ColumnProfile",
     "Condition",
     "DriftReport",
@@ -77,6 +81,7 @@ __all__ = [
     "backtest",
     "catalog",
     "compare",
+    "connect",
     "detectors",
     "errors",
     "estimates",

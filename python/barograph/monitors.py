@@ -20,7 +20,7 @@ from barograph.errors import IncompatibleError, InvalidArgumentError
 from barograph.frames import Frame, parts
 from barograph.privacies import Privacy
 from barograph.references import Reference
-from barograph.reports import DriftReport, rows_frame
+from barograph.reports import DriftReport, alerts_frame, rows_frame
 from barograph.sketches import ExponentialHistogram
 from barograph.snapshots import as_bytes, write_whole
 from barograph.watching import F, Timer, quiet_at_fork, watched
@@ -318,7 +318,7 @@ class Monitor:
         try:
             yield
         finally:
-            self._native.call(clock.perf_counter() - began, clock.time_ns(), None)
+            self._call(clock.perf_counter() - began, None)
 
     def request(self, seconds: float, *, error: bool = False, time: datetime | None = None) -> None:
         """Adds a request without its event: latency, and whether it failed. What the adapters of web servers call."""
@@ -384,6 +384,15 @@ class Monitor:
         if self._autosave is not None:
             write_whole(self._autosave, self.snapshot())
 
+    def _call(self, seconds: float, error: bool | None) -> None:
+        """Counts a latency; with `error` the call stands for itself, as a request."""
+        self._native.call(seconds, clock.time_ns(), error)
+
+    def _columns(self) -> list[dict[str, str]]:
+        """The columns of the reference."""
+        columns: list[dict[str, str]] = json.loads(self._native.reference.schema_json())["columns"]
+        return columns
+
     def _failed(self, error: Exception) -> None:
         """Nothing that fails in monitoring may reach the request it watches."""
         self._failures += 1
@@ -423,22 +432,7 @@ class Monitor:
         severity: "page" for lost performance, latency and broken data, "ticket" for drift. reason: the rule, in words. cause: the bins or
         names that moved most, with their shares in the reference and now.
         """
-        import polars as pl
-
-        rows = json.loads(self._native.alerts(0))
-        text, number, whole = pl.String(), pl.Float64(), pl.Int64()
-        schema: dict[str, Any] = {
-            "id": whole,
-            "incident": whole,
-            "column": text,
-            "state": text,
-            "severity": text,
-            "verdict": text,
-            "method": text,
-        }
-        schema |= dict.fromkeys(("value", "lower", "upper", "threshold"), number) | {"time": whole, "window_start": whole}
-        schema |= {"reason": text, "cause": text, "n_reference": whole, "n_current": whole}
-        return pl.DataFrame(rows, schema=schema).with_columns(pl.col("time", "window_start").cast(pl.Datetime("ns", "UTC")))
+        return alerts_frame(json.loads(self._native.alerts(0)))
 
     @property
     def policy(self) -> str:

@@ -156,6 +156,18 @@ def rows_frame(rows: list[dict[str, Any]]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=whole).with_columns(pl.col("window_start", "window_end").cast(time))
 
 
+def alerts_frame(rows: list[dict[str, Any]]) -> pl.DataFrame:
+    """Changes of alerts as a frame with a fixed schema."""
+    import polars as pl
+
+    text, number, whole = pl.String(), pl.Float64(), pl.Int64()
+    schema: dict[str, Any] = {"id": whole, "incident": whole}
+    schema |= dict.fromkeys(("column", "state", "severity", "verdict", "method"), text)
+    schema |= dict.fromkeys(("value", "lower", "upper", "threshold"), number) | {"time": whole, "window_start": whole}
+    schema |= {"reason": text, "cause": text, "n_reference": whole, "n_current": whole}
+    return pl.DataFrame(rows, schema=schema).with_columns(pl.col("time", "window_start").cast(pl.Datetime("ns", "UTC")))
+
+
 def _paint(code: str, text: str, color: bool) -> str:
     return f"\x1b[{code}m{text}\x1b[0m" if color else text
 

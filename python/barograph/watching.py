@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
+    from barograph.client import Client
     from barograph.monitors import Monitor
 
 __all__ = ["Call", "F", "Timer", "observe_call", "quiet_at_fork", "watched"]
@@ -110,7 +111,7 @@ class Call:
                 self._monitor.observe(fields, latency_seconds=seconds if alone else None, **roles)
             if not alone:
                 # One latency, many events.
-                self._monitor._native.call(seconds, clock.time_ns(), None)
+                self._monitor._call(seconds, None)
         except Exception as error:
             self._monitor._failed(error)
 
@@ -118,7 +119,7 @@ class Call:
 _ROLES = {"_prediction": "prediction", "_score": "score", "_id": "id", "_time": "time"}
 
 
-def watched(monitor: Monitor, function: F) -> F:
+def watched(monitor: Monitor | Client, function: F) -> F:
     """The function with every call observed."""
 
     def seen(arguments: tuple[Any, ...], named: dict[str, Any], result: Any, began: float) -> None:
@@ -197,7 +198,7 @@ def _input(arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
     raise TypeError("no argument of the watched call is a mapping, a frame or an array")
 
 
-def observe_call(monitor: Monitor, value: Any, result: Any, seconds: float, id: str | None = None) -> None:
+def observe_call(monitor: Monitor | Client, value: Any, result: Any, seconds: float, id: str | None = None) -> None:
     """Observes a call by its input and what it gave. id: of the call; of several events the ids are `id-0`, `id-1` and so on."""
     roles = _roles(monitor)
     if isinstance(value, Mapping) and not any(hasattr(field, "__len__") and not isinstance(field, str) for field in value.values()):
@@ -225,14 +226,11 @@ def observe_call(monitor: Monitor, value: Any, result: Any, seconds: float, id: 
     judged = {"score" if column == roles.get("score") else "prediction": there}
     monitor.observe_frame(frame, id=None if id is None else "_id", **judged)
     # A batch is one latency and many events.
-    monitor._native.call(seconds, clock.time_ns(), None)
+    monitor._call(seconds, None)
 
 
-def _roles(monitor: Monitor) -> dict[str, str]:
-    import json
-
-    columns = json.loads(monitor._native.reference.schema_json())["columns"]
-    return {column["role"]: column["name"] for column in reversed(columns)}
+def _roles(monitor: Monitor | Client) -> dict[str, str]:
+    return {column["role"]: column["name"] for column in reversed(monitor._columns())}
 
 
 def _number(result: Any) -> Any:
@@ -245,7 +243,7 @@ def _number(result: Any) -> Any:
     return None
 
 
-def _frame(monitor: Monitor, value: Any) -> Any:
+def _frame(monitor: Monitor | Client, value: Any) -> Any:
     import polars as pl
 
     if isinstance(value, Mapping):
@@ -254,12 +252,9 @@ def _frame(monitor: Monitor, value: Any) -> Any:
         return pl.DataFrame(value) if not hasattr(value, "__dataframe__") else pl.from_dataframe(value)
     if isinstance(value, pl.DataFrame) or hasattr(value, "__arrow_c_stream__"):
         return pl.DataFrame(value)
-    import json
-
     import numpy as np
 
-    columns = json.loads(monitor._native.reference.schema_json())["columns"]
-    features = [column["name"] for column in columns if column["role"] in ("feature", "segment")]
+    features = [column["name"] for column in monitor._columns() if column["role"] in ("feature", "segment")]
     rows = np.atleast_2d(np.asarray(value))
     if rows.ndim != 2 or rows.shape[1] != len(features):
         raise ValueError(f"rows of {rows.shape[-1]} values where the reference has {len(features)} features")
