@@ -86,6 +86,11 @@ def replaying(sidecar: Sidecar) -> bool:
         time.sleep(0.001)
 
 
+def saving(folder: Path) -> bool:
+    """Whether a state is being written, or was when it died."""
+    return any((folder / "data" / "models" / "m").glob("*.part"))
+
+
 def test_what_was_acknowledged_is_counted_once(tmp_path: Path) -> None:
     draw = random.Random(7)
     frame = pl.DataFrame({f"x{at}": np.random.default_rng(at).normal(size=ROWS) for at in range(10)})
@@ -103,10 +108,13 @@ def test_what_was_acknowledged_is_counted_once(tmp_path: Path) -> None:
         if turn < 2:
             sidecar.until_ready()
             time.sleep(draw.uniform(0.05, 0.4) if turn == 0 else draw.uniform(0.8, 1.2))
+            end = time.monotonic() + 2
+            while turn == 0 and time.monotonic() < end and not saving(tmp_path):
+                pass
         else:
             in_recovery += replaying(sidecar)
         sidecar.kill()
-        in_saving += any((tmp_path / "data" / "models" / "m").glob("*.part"))
+        in_saving += saving(tmp_path)
         sidecar.start(wait=False)
     saver.wanted.clear()
     sidecar.until_ready()

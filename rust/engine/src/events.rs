@@ -90,6 +90,8 @@ pub struct Marks {
     pub latency: Vec<Option<f64>>,
     /// Whether the event failed; empty if none says so.
     pub errors: Vec<bool>,
+    /// Each event stands for `2^halvings`, the others having been left out by fair coins.
+    pub halvings: u32,
 }
 
 /// Events that were not handed on yet.

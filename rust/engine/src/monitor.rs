@@ -50,6 +50,8 @@ pub struct Config {
 
 /// Versions that are told apart.
 const MOST_VERSIONS: usize = 10_000;
+/// An event stands for at most `2^MOST_HALVINGS`.
+pub const MOST_HALVINGS: u32 = 20;
 
 /// Columns of an observed frame that are no features.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -183,6 +185,18 @@ impl Monitor {
     /// # Errors
     /// `InvalidArgument` for a role that names no column or one of the wrong type; nothing is added then.
     pub fn observe(&mut self, batch: &RecordBatch, roles: &Roles, now: i64) -> Result<()> {
+        self.observe_sampled(batch, roles, now, 0)
+    }
+
+    /// As [`observe`](Self::observe), for events each of which stands for `2^halvings`, the others having been left out by fair coins:
+    /// counts are estimates without bias, and every test and interval takes them for as many rows as they are worth.
+    ///
+    /// # Errors
+    /// As `observe`, and for more than 20 halvings.
+    pub fn observe_sampled(&mut self, batch: &RecordBatch, roles: &Roles, now: i64, halvings: u32) -> Result<()> {
+        if halvings > MOST_HALVINGS {
+            return Err(Error::invalid(format!("`halvings` must be at most {MOST_HALVINGS}, got {halvings}")));
+        }
         let rows = batch.num_rows();
         let times = match &roles.time {
             Some(name) => {
@@ -190,7 +204,7 @@ impl Monitor {
                 let times = frame::nanoseconds(array);
                 let times = times
                     .ok_or_else(|| Error::invalid(format!("`time` must name a column of timestamps, {name:?} is {}", array.data_type())))?;
-                self.untimed += times.iter().filter(|time| time.is_none()).count() as u64;
+                self.untimed += (times.iter().filter(|time| time.is_none()).count() as u64) << halvings;
                 times.into_iter().map(|time| time.unwrap_or(now)).collect()
             }
             None => vec![now; rows],
@@ -220,6 +234,7 @@ impl Monitor {
             weights,
             latency: latency.unwrap_or_default(),
             errors: errors.unwrap_or_default(),
+            halvings,
         };
         self.add(batch, &marks)
     }
@@ -245,36 +260,42 @@ impl Monitor {
     /// None in practice.
     pub fn add(&mut self, batch: &RecordBatch, marks: &Marks) -> Result<()> {
         let starts: Vec<i64> = marks.times.iter().map(|time| window::start_of(*time, self.tile)).collect();
-        self.late += self.closed.map_or(0, |closed| starts.iter().filter(|start| **start < closed).count() as u64);
+        let (halvings, each) = (marks.halvings, 1u64 << marks.halvings.min(MOST_HALVINGS));
+        self.late += self.closed.map_or(0, |closed| each * starts.iter().filter(|start| **start < closed).count() as u64);
         let (mut from, mut changes) = (0, Vec::new());
         for run in starts.chunk_by(|a, b| a == b) {
             let (start, until) = (run[0], from + run.len());
             if self.closed.is_some_and(|closed| start < closed.saturating_sub(self.config.policy.lateness.0)) {
-                self.too_late += run.len() as u64;
+                self.too_late += each * run.len() as u64;
                 from = until;
                 continue;
             }
             if self.closed.is_none_or(|closed| start >= closed) {
                 self.bets.count(&batch.slice(from, run.len()), &marks.times[from..until], &self.reference)?;
                 if !self.segments.is_empty() {
-                    self.segments.count(start, &batch.slice(from, run.len()), &self.reference)?;
+                    self.segments.count(start, &batch.slice(from, run.len()), &self.reference, halvings)?;
                 }
             }
             // Split borrows: the tile is changed while the reference is read.
             let reference = Arc::clone(&self.reference);
             if let Some(tile) = self.tiles.tile(start, &reference)? {
-                tile.profile.update(&batch.slice(from, run.len()), Some(&reference))?;
+                tile.profile.update_sampled(&batch.slice(from, run.len()), Some(&reference), halvings)?;
                 if let Some(latency) = marks.latency.get(from..until) {
                     let values: Vec<f64> = latency.iter().flatten().copied().filter(|seconds| *seconds >= 0.0).collect();
-                    tile.latency.update_many(&values);
-                    self.lifetime.update_many(&values);
+                    for latency in [&mut tile.latency, &mut self.lifetime] {
+                        if halvings == 0 {
+                            latency.update_many(&values);
+                        } else {
+                            values.iter().for_each(|value| latency.update_counted(*value, each));
+                        }
+                    }
                 }
-                tile.errors += marks.errors.get(from..until).map_or(0, failures);
+                tile.errors += each * marks.errors.get(from..until).map_or(0, failures);
             }
             for row in from..until {
                 let Some(id) = marks.ids.get(row).copied().flatten() else { continue };
                 let chances = marks.chances.get(row).cloned().unwrap_or_default();
-                let weight = marks.weights.get(row).copied().unwrap_or(1.0);
+                let weight = marks.weights.get(row).copied().unwrap_or(1.0) * each as f64;
                 let prediction = Prediction { tile: start, score: marks.scores.get(row).copied().flatten(), chances, weight };
                 changes.extend(self.join.event(id, prediction));
             }
@@ -282,7 +303,7 @@ impl Monitor {
         }
         self.relabel(changes)?;
         self.beat(marks);
-        self.seen += marks.times.len() as u64;
+        self.seen += each * marks.times.len() as u64;
         Ok(())
     }
 

@@ -398,8 +398,12 @@ impl ColumnProfile {
 /// The summary of a frame.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Profile {
-    /// Rows seen.
+    /// Rows seen; where they were sampled, the rows that those kept stand for: every counter is of these.
     pub rows: u64,
+    /// Rows that were kept; as many as `rows` unless they were sampled.
+    pub kept: u64,
+    /// Sum of the squares of what each row that was kept stands for.
+    squares: u64,
     /// Columns in the order of the schema.
     pub columns: Vec<ColumnProfile>,
     /// Identity of the reference whose bins are counted.
@@ -415,7 +419,12 @@ impl Profile {
     /// None in practice.
     pub fn new(schema: &Schema, reference: Option<&Reference>) -> Result<Self> {
         let columns = schema.columns.iter().map(|column| ColumnProfile::new(column.clone(), reference)).collect::<Result<_>>()?;
-        Ok(Self { rows: 0, columns, reference: reference.map(|reference| reference.id().to_owned()), window: None })
+        Ok(Self { rows: 0, kept: 0, squares: 0, columns, reference: reference.map(|reference| reference.id().to_owned()), window: None })
+    }
+
+    /// The profile that a reference holds of its own rows.
+    pub fn whole(rows: u64, columns: Vec<ColumnProfile>, reference: &str) -> Self {
+        Self { rows, kept: rows, squares: rows, columns, reference: Some(reference.to_owned()), window: None }
     }
 
     /// Adds the rows of a batch; columns are found by name. A column the batch lacks counts as null in all its rows.
@@ -441,6 +450,8 @@ impl Profile {
             return Err(Error::incompatible("the profile was made with another reference"));
         }
         self.rows += batch.num_rows() as u64;
+        self.kept += batch.num_rows() as u64;
+        self.squares = self.squares.saturating_add(batch.num_rows() as u64);
         run(&mut self.columns, &|column| {
             let bins = reference.and_then(|reference| reference.column(&column.column.name)).and_then(|fixed| fixed.bins.as_ref());
             if let Some(array) = batch.column_by_name(&column.column.name) {
@@ -451,6 +462,45 @@ impl Profile {
             }
         });
         Ok(())
+    }
+
+    /// Adds rows each of which stands for `2^halvings`, the others having been left out by fair coins: counters estimate those of all rows
+    /// without bias (Horvitz & Thompson, JASA 1952).
+    ///
+    /// # Errors
+    /// `Incompatible` for another reference.
+    pub fn update_sampled(&mut self, batch: &RecordBatch, reference: Option<&Reference>, halvings: u32) -> Result<()> {
+        if halvings == 0 {
+            return self.update(batch, reference);
+        }
+        let mut part = Self::new(&self.schema(), reference)?;
+        part.update(batch, reference)?;
+        for _ in 0..halvings {
+            part.double()?;
+        }
+        part.window = self.window;
+        self.merge(&part)
+    }
+
+    /// Every row stands for twice as many.
+    fn double(&mut self) -> Result<()> {
+        let (kept, squares) = (self.kept, self.squares);
+        self.merge(&self.clone())?;
+        (self.kept, self.squares) = (kept, squares.saturating_mul(4));
+        Ok(())
+    }
+
+    /// How many rows count as one independent row because they were sampled: at least 1, and 1 where none was left out (Kish, Survey
+    /// Sampling, 1965: the effective size is the square of the summed weights over the sum of their squares).
+    pub fn thinning(&self) -> f64 {
+        if self.rows == 0 { 1.0 } else { (self.squares as f64 / self.rows as f64).max(1.0) }
+    }
+
+    /// What was sampled, in words; `None` if nothing was left out.
+    pub fn sampled(&self) -> Option<String> {
+        let worth = self.rows as f64 / self.thinning();
+        (self.kept < self.rows)
+            .then(|| format!("sampled: {} of {} rows were kept, worth {worth:.0} independent ones", self.kept, self.rows))
     }
 
     /// The column of this name.
@@ -503,6 +553,8 @@ impl Profile {
             }
         }
         self.rows += other.rows;
+        self.kept += other.kept;
+        self.squares = self.squares.saturating_add(other.squares);
         self.window = match (self.window, other.window) {
             (Some((a, b)), Some((c, d))) => Some((a.min(c), b.max(d))),
             _ => None,
@@ -512,7 +564,7 @@ impl Profile {
 
     /// Appends the profile to a snapshot.
     pub fn encode(&self, writer: &mut Writer) {
-        writer.u64(self.rows);
+        [self.rows, self.kept, self.squares].into_iter().for_each(|count| writer.u64(count));
         writer.str(self.reference.as_deref().unwrap_or(""));
         writer.bool(self.window.is_some());
         if let Some((start, end)) = self.window {
@@ -528,11 +580,14 @@ impl Profile {
     /// # Errors
     /// `Decode` for bytes that no `encode` wrote.
     pub fn decode(reader: &mut Reader<'_>) -> Result<Self> {
-        let rows = reader.count()?;
+        let (rows, kept, squares) = (reader.count()?, reader.count()?, reader.u64()?);
         let reference = Some(reader.str()?.to_owned()).filter(|id| !id.is_empty());
         let window = if reader.bool()? { Some((reader.i64()?, reader.i64()?)) } else { None };
         let columns = (0..reader.len(8)?).map(|_| ColumnProfile::decode(reader)).collect::<Result<Vec<_>>>()?;
-        let out = Self { rows, columns, reference, window };
+        if kept > rows || squares < rows || (kept == rows && squares != rows) || (kept == 0 && rows > 0) {
+            return Err(Error::decode("the rows of the snapshot and those that were kept of them contradict each other"));
+        }
+        let out = Self { rows, kept, squares, columns, reference, window };
         out.schema().checked().map_err(|error| Error::decode(error.message))?;
         if out.columns.iter().any(|column| column.count != rows) {
             return Err(Error::decode("a column of the snapshot has another number of rows than the profile"));
@@ -556,5 +611,87 @@ impl Profile {
         let out = Self::decode(&mut reader)?;
         reader.finish()?;
         Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow_array::Float64Array;
+    use barograph_core::hash::murmur3_of_word;
+
+    use super::*;
+    use crate::compare::compare_tested;
+    use crate::report::{Method, Verdict};
+    use crate::settings::Settings;
+
+    /// Uniform values of which a tenth is null; of each 2^halvings rows one is kept, by coins.
+    fn uniform(rows: u64, seed: u64, halvings: u32) -> RecordBatch {
+        let draws = (0..rows).map(|row| murmur3_of_word(row, seed)).filter(|(_, coins)| coins.trailing_zeros() >= halvings);
+        let values: Float64Array = draws.map(|(draw, _)| (draw % 10 != 0).then(|| (draw >> 11) as f64 / (1u64 << 53) as f64)).collect();
+        RecordBatch::try_from_iter([("x", Arc::new(values) as arrow_array::ArrayRef)]).unwrap()
+    }
+
+    fn reference() -> Reference {
+        let rows = uniform(20_000, 0, 0);
+        let mut profile = Profile::new(&Schema::infer(&rows).unwrap(), None).unwrap();
+        profile.update(&rows, None).unwrap();
+        Reference::from_profile(&profile, 20, None).unwrap()
+    }
+
+    #[test]
+    fn a_sampled_row_counts_as_often_as_it_stands_for() {
+        let (reference, rows) = (reference(), uniform(1000, 1, 0));
+        let empty = || Profile::new(&reference.schema(), Some(&reference)).unwrap();
+        let (mut repeated, mut sampled) = (empty(), empty());
+        for _ in 0..8 {
+            repeated.update(&rows, Some(&reference)).unwrap();
+        }
+        sampled.update_sampled(&rows, Some(&reference), 3).unwrap();
+        assert_eq!((sampled.rows, sampled.kept, sampled.thinning(), repeated.sampled()), (8000, 1000, 8.0, None));
+        assert_eq!((sampled.columns[0].count, sampled.columns[0].nulls), (repeated.columns[0].count, repeated.columns[0].nulls));
+        let bins = |profile: &Profile| match &profile.columns[0].content {
+            Content::Numbers(numbers) => numbers.bins.clone(),
+            _ => None,
+        };
+        assert!(bins(&sampled).is_some_and(|counts| counts == bins(&repeated).unwrap()));
+        // Rows that all came and rows that were sampled: Kish's effective size is (1000 + 8000)² / (1000 + 8 · 8000).
+        sampled.update(&rows, Some(&reference)).unwrap();
+        assert!((sampled.rows as f64 / sampled.thinning() - 81e6 / 65e3).abs() < 1e-6);
+        let mut writer = Writer::new();
+        sampled.encode(&mut writer);
+        assert_eq!(Profile::decode(&mut Reader::new(&writer.into_payload())).unwrap(), sampled);
+        assert!(sampled.sampled().unwrap().starts_with("sampled: 2000 of 9000 rows were kept, worth 1246 "));
+        assert!(Reference::from_profile(&sampled, 20, None).unwrap_err().message.contains("sampled"));
+    }
+
+    #[test]
+    fn intervals_of_sampled_rows_hold_what_they_promise() {
+        let reference = reference();
+        let settings = Settings { confidence: 0.975, ..Settings::default() };
+        let truth = 0.1 - reference.columns[0].profile.nulls as f64 / 20_000.0;
+        let (mut covered, mut alarms, mut naive, mut sum) = (0, 0, 0, 0.0);
+        for seed in 1..=400 {
+            let mut current = Profile::new(&reference.schema(), Some(&reference)).unwrap();
+            current.update_sampled(&uniform(8000, seed, 3), Some(&reference), 3).unwrap();
+            sum += current.rows as f64;
+            let within = |profile: &Profile| {
+                let report = compare_tested(&reference, profile, &settings).unwrap();
+                let alarm = report.rows.iter().any(|row| row.verdict.is_some_and(|verdict| verdict >= Verdict::Warning));
+                let row = report.rows.into_iter().find(|row| row.method == Method::NullShare).unwrap();
+                let told = row.reason.is_some_and(|reason| reason.contains("rows were kept"));
+                assert_eq!(told, profile.kept < profile.rows);
+                ((row.lower.unwrap()..=row.upper.unwrap()).contains(&truth), alarm)
+            };
+            let (held, alarm) = within(&current);
+            covered += usize::from(held);
+            alarms += usize::from(alarm);
+            // As if nothing had been left out.
+            (current.kept, current.squares) = (current.rows, current.rows);
+            naive += usize::from(within(&current).0);
+        }
+        assert!((sum / 400.0 - 8000.0).abs() < 4.0 * 8000.0 / (1000.0f64 * 400.0).sqrt(), "{sum}");
+        assert!(covered >= 372 && naive < 280 && alarms <= 10, "{covered} and {naive} of 400, {alarms}");
     }
 }

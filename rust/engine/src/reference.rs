@@ -72,8 +72,11 @@ impl Reference {
     /// A reference from a profile: its bins follow the cells of the histograms.
     ///
     /// # Errors
-    /// `InvalidArgument` for a number of bins outside [2, 10000].
+    /// `InvalidArgument` for a number of bins outside [2, 10000], and for a profile of sampled rows, which are worth fewer than they count.
     pub fn from_profile(profile: &Profile, bins: usize, created: Option<i64>) -> Result<Self> {
+        if let Some(sampled) = profile.sampled() {
+            return Err(Error::invalid(format!("`profile` cannot become a reference ({sampled})")).hint("use a window without sampling"));
+        }
         let mut columns = Vec::with_capacity(profile.columns.len());
         for column in &profile.columns {
             let mut column = column.clone();

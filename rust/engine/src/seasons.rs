@@ -171,10 +171,13 @@ impl Season {
             let seasonal = if end - start < self.calendar.unit() { seasonal.max(overall) } else { *seasonal };
             let (was, factor) = shrunk(was, &counted(&fixed.profile, groups), groups.len, seasonal, overall);
             let factor = if settings.dependence { factor } else { 1.0 };
-            let moved = psi(&was, &is, groups.len, factor, settings, level, row(Method::Psi));
-            let missing = nulls(&was, &is, groups.len, settings, level, row(Method::NullShare));
+            let thinning = whole.thinning();
+            let moved = psi(&was, &is, groups.len, (factor, factor * thinning), settings, level, row(Method::Psi));
+            let missing = nulls(&was, &is, groups.len, thinning, settings, level, row(Method::NullShare));
             if let Some((mut row, verdict)) = [moved, missing].into_iter().flatten().max_by_key(|(_, verdict)| *verdict) {
-                row.reason = (verdict >= Verdict::Warning).then(|| format!("against {} of the reference", segment.replace('=', " ")));
+                let against = (verdict >= Verdict::Warning).then(|| format!("against {} of the reference", segment.replace('=', " ")));
+                let said: Vec<String> = against.into_iter().chain(whole.sampled()).collect();
+                row.reason = (!said.is_empty()).then(|| said.join("; "));
                 out.insert(name.clone(), (row, verdict));
             }
         }

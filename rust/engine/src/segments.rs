@@ -11,6 +11,7 @@ use barograph_core::scores::psi::PsiTest;
 use barograph_core::scores::share::ShareTest;
 
 use crate::coarse::{Plan, SegmentCounts};
+use crate::profile::Profile;
 use crate::reference::Reference;
 use crate::report::{MODEL, Method, Row, Verdict};
 use crate::settings::Settings;
@@ -51,15 +52,25 @@ impl Segments {
         self.columns.is_empty()
     }
 
-    /// Counts the rows of a tile.
+    /// Counts the rows of a tile, each of which stands for `2^halvings`.
     ///
     /// # Errors
     /// None in practice.
-    pub(crate) fn count(&mut self, start: i64, batch: &RecordBatch, reference: &Reference) -> Result<()> {
+    pub(crate) fn count(&mut self, start: i64, batch: &RecordBatch, reference: &Reference, halvings: u32) -> Result<()> {
         let columns = &self.columns;
         let tile = self.tiles.entry(start).or_insert_with(|| columns.iter().map(|(counts, _)| counts.clone()).collect());
-        for (counts, (_, plan)) in tile.iter_mut().zip(columns) {
-            counts.count(batch, plan, &|name| reference.column(name).and_then(|fixed| fixed.bins.as_ref()))?;
+        let bins = |name: &str| reference.column(name).and_then(|fixed| fixed.bins.as_ref());
+        for (counts, (empty, plan)) in tile.iter_mut().zip(columns) {
+            if halvings == 0 {
+                counts.count(batch, plan, &bins)?;
+                continue;
+            }
+            let mut part = empty.clone();
+            part.count(batch, plan, &bins)?;
+            for _ in 0..halvings {
+                part.merge(&part.clone());
+            }
+            counts.merge(&part);
         }
         while self.tiles.len() > self.most {
             self.tiles.pop_first();
@@ -79,24 +90,32 @@ impl Segments {
         self.forgotten += other.forgotten;
     }
 
-    /// Judges the segments of a closed window and forgets their counts; every test has this level.
-    pub(crate) fn close(&mut self, (start, end): (i64, i64), reference: &Reference, settings: &Settings, share: f64) -> Vec<Judged> {
+    /// Judges the segments of a closed window, sampled as it says, and forgets their counts; the tests share this level.
+    pub(crate) fn close(
+        &mut self,
+        (start, end): (i64, i64),
+        whole: &Profile,
+        reference: &Reference,
+        settings: &Settings,
+        share: f64,
+    ) -> Vec<Judged> {
         let later = self.tiles.split_off(&end);
         let tiles = std::mem::replace(&mut self.tiles, later);
         let mut out = Vec::new();
         let tests: usize = self.columns.iter().map(|(counts, plan)| 2 * (counts.names.len() + 1) * plan.len()).sum();
         let level = (share / tests.max(1) as f64).min(settings.alpha());
         for (at, (empty, plan)) in self.columns.iter().enumerate() {
-            let mut whole = empty.clone();
-            tiles.range(start..).filter_map(|(_, tile)| tile.get(at)).for_each(|tile| whole.merge(tile));
+            let mut counts = empty.clone();
+            tiles.range(start..).filter_map(|(_, tile)| tile.get(at)).for_each(|tile| counts.merge(tile));
             let Some(fixed) = reference.segments.get(at) else { continue };
-            for ((name, was), (_, is)) in fixed.segments().zip(whole.segments()) {
+            for ((name, was), (_, is)) in fixed.segments().zip(counts.segments()) {
                 let segment = format!("{}={name}", empty.column);
                 let row = |column: &str, method: Method| Row {
                     window_start: Some(start),
                     window_end: Some(end),
                     segment: Some(segment.clone()),
                     reference: Some(reference.id().to_owned()),
+                    reason: whole.sampled(),
                     ..Row::blank(column, method)
                 };
                 let rows = is.first().and_then(|counts| counts.last()).copied().unwrap_or(0);
@@ -108,8 +127,9 @@ impl Segments {
                 for (((column, groups), was), is) in plan.iter().zip(was).zip(is) {
                     let factor = reference.column(column).and_then(|fixed| fixed.dependence_over(end - start));
                     let factor = if settings.dependence { factor.map_or(1.0, |known| known.values) } else { 1.0 };
-                    let psi = psi(was, is, groups.len, factor, settings, level, row(column, Method::Psi));
-                    let nulls = nulls(was, is, groups.len, settings, level, row(column, Method::NullShare));
+                    let factors = (factor, factor * whole.thinning());
+                    let psi = psi(was, is, groups.len, factors, settings, level, row(column, Method::Psi));
+                    let nulls = nulls(was, is, groups.len, whole.thinning(), settings, level, row(column, Method::NullShare));
                     let name = format!("{column} [{segment}]");
                     let worst = [psi, nulls].into_iter().flatten().max_by_key(|(_, verdict)| *verdict);
                     out.extend(worst.map(|(row, verdict)| Judged { row, verdict, name }));
@@ -148,12 +168,12 @@ impl Segments {
     }
 }
 
-/// PSI of the groups, and what is in none, as a group of its own.
+/// PSI of the groups, and what is in none, as a group of its own; counts of both sides are divided by their factors.
 pub(crate) fn psi(
     was: &[u64],
     is: &[u64],
     groups: usize,
-    factor: f64,
+    factors: (f64, f64),
     settings: &Settings,
     level: f64,
     row: Row,
@@ -168,12 +188,12 @@ pub(crate) fn psi(
     p.resize(len, 0);
     q.resize(len, 0);
     let unions = Bins::unions(&p, len, LEAST_IN_GROUP);
-    let united = |counts: &[u64]| {
+    let united = |counts: &[u64], factor: f64| {
         let mut out = vec![0.0; unions.last().map_or(0, |last| last + 1)];
         unions.iter().zip(counts).for_each(|(union, count)| out[*union] += *count as f64 / factor);
         out
     };
-    let (p, q) = (united(&p), united(&q));
+    let (p, q) = (united(&p, factors.0), united(&q, factors.1));
     let (n, m) = (p.iter().sum::<f64>(), q.iter().sum::<f64>());
     if p.len() < 2 || n.min(m) < 10.0 * p.len() as f64 {
         return None;
@@ -185,10 +205,19 @@ pub(crate) fn psi(
     Some(tested(row, &score, p_values, level, settings.alpha()))
 }
 
-pub(crate) fn nulls(was: &[u64], is: &[u64], groups: usize, settings: &Settings, level: f64, row: Row) -> Option<(Row, Verdict)> {
+/// The share of nulls; counts of the current side are divided by their thinning.
+pub(crate) fn nulls(
+    was: &[u64],
+    is: &[u64],
+    groups: usize,
+    thinning: f64,
+    settings: &Settings,
+    level: f64,
+    row: Row,
+) -> Option<(Row, Verdict)> {
     let of = |side: &[u64]| (side[groups + 1] as f64, side[groups + 2] as f64);
     let ((p, n), (q, m)) = (of(was), of(is));
-    let test = ShareTest::new(p, n, q, m).ok()?;
+    let test = ShareTest::new(p, n, q / thinning, m / thinning).ok()?;
     let score = test.score(settings.share_tolerances[1], settings.confidence);
     let p_values = settings.share_tolerances.map(|tolerance| test.p_value(tolerance));
     let row = Row { threshold: Some(settings.share_tolerances[1]), n_reference: Some(n as u64), n_current: Some(m as u64), ..row };

@@ -53,7 +53,7 @@ impl PyReference {
 
     fn profile(&self) -> PyProfile {
         let columns = self.inner.columns.iter().map(|column| column.profile.clone()).collect();
-        PyProfile::new(Profile { rows: self.inner.rows, columns, reference: Some(self.inner.id().to_owned()), window: None })
+        PyProfile::new(Profile::whole(self.inner.rows, columns, self.inner.id()))
     }
 
     fn column(&self, name: &str) -> PyResult<PyColumnProfile> {

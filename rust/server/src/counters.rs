@@ -41,8 +41,6 @@ pub struct Counters {
     pub refused_connections: AtomicU64,
     /// Datagrams that came, and those that could not be handed on.
     pub datagrams: AtomicU64,
-    /// Events left out by sampling.
-    pub sampled_out: AtomicU64,
 }
 
 /// Routes whose answers are timed.

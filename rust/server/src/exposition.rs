@@ -57,6 +57,7 @@ fn shown(model: &Model, behind: bool) -> Shown {
         name: model.name.clone(),
         events: counts.events,
         odd: vec![
+            ("sampled_out", counts.sampled_out),
             ("rejected", counts.refused),
             ("unknown_fields", counts.unknown_fields),
             ("mistyped_fields", counts.mistyped_fields),
@@ -271,7 +272,6 @@ fn own(sidecar: &Sidecar, out: &mut Exposition) {
             load(&counters.refused_connections),
         ),
         counter("barograph_datagrams_total", "Datagrams that came.", load(&counters.datagrams)),
-        counter("barograph_sampled_out_total", "Events that sampling left out.", load(&counters.sampled_out)),
         deliveries,
         undelivered,
     ] {

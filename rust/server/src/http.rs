@@ -145,11 +145,18 @@ pub async fn body(request: Request<Incoming>, limit: usize, models: &Models) -> 
     let (parts, mut incoming) = request.into_parts();
     let large = || Problem::too_large(format!("a body has at most {limit} bytes, decoded")).hint("send several");
     let announced = incoming.size_hint().exact().map(|length| usize::try_from(length).unwrap_or(usize::MAX));
-    if announced.is_some_and(|length| length > limit) {
-        return Err(large());
-    }
     // What is read, what it is decoded into, and what is written.
-    let mut permit = models.reserve(2 * announced.unwrap_or(0))?;
+    let permit = match announced.is_some_and(|length| length > limit) {
+        true => Err(large()),
+        false => models.reserve(2 * announced.unwrap_or(0)),
+    };
+    let mut permit = match permit {
+        Ok(permit) => permit,
+        Err(problem) => {
+            pass_over(incoming, limit).await;
+            return Err(problem);
+        }
+    };
     let began = Instant::now();
     let (mut first, mut all, mut length) = (None::<Bytes>, Vec::new(), 0);
     loop {
@@ -194,6 +201,21 @@ pub async fn body(request: Request<Incoming>, limit: usize, models: &Models) -> 
         }
     };
     Ok((parts.headers, decoded, permit))
+}
+
+/// Reads past a body that was refused, for a while: many clients listen only after they have sent everything, and would see a broken
+/// connection in place of the answer.
+async fn pass_over(mut incoming: Incoming, limit: usize) {
+    let mut length = 0;
+    let to_the_end = async {
+        while let Some(Ok(frame)) = incoming.frame().await {
+            length += frame.data_ref().map_or(0, Bytes::len);
+            if length > limit {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(PATIENCE, to_the_end).await;
 }
 
 /// Expands a compressed body within the limit.

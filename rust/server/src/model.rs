@@ -162,6 +162,8 @@ pub struct Counts {
     pub events: u64,
     pub labels: u64,
     pub requests: u64,
+    /// Of `events`, those that sampling left out, estimated from those it kept.
+    pub sampled_out: u64,
     pub refused: u64,
     pub unknown_fields: u64,
     pub mistyped_fields: u64,
@@ -309,11 +311,12 @@ impl Model {
 
     fn happen(&mut self, happening: &Happening, now: i64) -> Result<()> {
         match happening {
-            Happening::Events(batch) => self.events(batch, now),
+            Happening::Events(batch) => self.events(batch, now, 0),
+            Happening::Sample(halvings, batch) => self.events(batch, now, *halvings),
             Happening::Labels(batch) => self.labels(batch, now),
             Happening::Half(side, batch) => {
                 let joined = self.pairing.add(*side, batch, now).map_err(|problem| Error::invalid(problem.detail))?;
-                joined.map_or(Ok(()), |batch| self.events(&batch, now))
+                joined.map_or(Ok(()), |batch| self.events(&batch, now, 0))
             }
             Happening::Measured(measurement) => {
                 self.counts.requests += measurement.requests;
@@ -361,7 +364,7 @@ impl Model {
             Happening::Tick => {
                 let unanswered = self.pairing.expire(now.saturating_sub(PATIENCE)).map_err(|problem| Error::invalid(problem.detail))?;
                 if let Some(batch) = unanswered {
-                    self.events(&batch, now)?;
+                    self.events(&batch, now, 0)?;
                 }
                 self.forget(now);
                 match &mut self.state {
@@ -394,11 +397,14 @@ impl Model {
         }
     }
 
-    fn events(&mut self, batch: &RecordBatch, now: i64) -> Result<()> {
+    /// Takes events each of which stands for `2^halvings`. A reference is learned from those that were kept.
+    fn events(&mut self, batch: &RecordBatch, now: i64, halvings: u32) -> Result<()> {
         match &mut self.state {
             State::Watching(monitor) => {
-                observe(monitor, batch, now, self.counts.events)?;
-                self.counts.events += batch.num_rows() as u64;
+                observe(monitor, batch, now, self.counts.events, halvings)?;
+                let events = (batch.num_rows() as u64) << halvings;
+                self.counts.events += events;
+                self.counts.sampled_out += events - batch.num_rows() as u64;
                 Ok(())
             }
             State::Learning(learning) => {
@@ -411,7 +417,7 @@ impl Model {
                 self.learned(now)?;
                 let rest = batch.num_rows() - part;
                 match &mut self.state {
-                    State::Watching(_) if rest > 0 => self.events(&batch.slice(part, rest), now),
+                    State::Watching(_) if rest > 0 => self.events(&batch.slice(part, rest), now, halvings),
                     State::Learning(learning) if rest > 0 => {
                         // No reference could be made of what came first: the rest waits with it.
                         learning.add(&batch.slice(part, rest), now, learn.events)?;
@@ -479,6 +485,7 @@ impl Model {
             counts.events,
             counts.labels,
             counts.requests,
+            counts.sampled_out,
             counts.refused,
             counts.unknown_fields,
             counts.mistyped_fields,
@@ -522,6 +529,7 @@ impl Model {
             events: count()?,
             labels: count()?,
             requests: count()?,
+            sampled_out: count()?,
             refused: count()?,
             unknown_fields: count()?,
             mistyped_fields: count()?,
@@ -568,7 +576,7 @@ fn named(batch: &RecordBatch, schema: &Schema) -> Result<RecordBatch> {
     Ok(out)
 }
 
-fn observe(monitor: &mut Monitor, batch: &RecordBatch, now: i64, before: u64) -> Result<()> {
+fn observe(monitor: &mut Monitor, batch: &RecordBatch, now: i64, before: u64, halvings: u32) -> Result<()> {
     let task = monitor.task();
     let name = |mark: Mark| has(batch, mark).then(|| mark.name().to_owned());
     let chances: Vec<String> = (0..monitor.policy().classes.len()).map(chance_name).collect();
@@ -595,7 +603,7 @@ fn observe(monitor: &mut Monitor, batch: &RecordBatch, now: i64, before: u64) ->
         latency: name(Mark::Latency),
         error: name(Mark::Error),
     };
-    monitor.observe(&frame, &roles, now)?;
+    monitor.observe_sampled(&frame, &roles, now, halvings)?;
     if labelled { monitor.label(&frame, Mark::Id.name(), Mark::Label.name(), None, now) } else { Ok(()) }
 }
 

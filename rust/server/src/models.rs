@@ -147,6 +147,14 @@ impl Models {
         ((self.pieces - self.budget.available_permits().min(self.pieces)) * PIECE, self.pieces * PIECE)
     }
 
+    /// By how many halvings the events that hold `own` are to be thinned out: none while the others on their way take at most half of the
+    /// memory for that, one more with each sixteenth from there on.
+    pub fn halvings(&self, own: &OwnedSemaphorePermit) -> u32 {
+        let (queued, most) = self.queued();
+        let others = queued.saturating_sub(own.num_permits() * PIECE);
+        (16 * others.saturating_sub(most / 2)).div_ceil(most.max(1)) as u32
+    }
+
     /// Hands something to a model and waits for its acknowledgement.
     ///
     /// # Errors
@@ -161,8 +169,9 @@ impl Models {
     ) -> Outcome<Ack> {
         let (reply, answer) = oneshot::channel();
         // Labels and events may be acknowledged before they are written; what an owner states may not.
-        let early =
-            self.acknowledge == Acknowledge::None && once.is_none() && matches!(happening, Happening::Events(_) | Happening::Half(..));
+        let early = self.acknowledge == Acknowledge::None
+            && once.is_none()
+            && matches!(happening, Happening::Events(_) | Happening::Sample(..) | Happening::Half(..));
         self.tell(&entry.name, Job::Arrive(Arc::clone(entry), Arrival { happening, rows, odd, once, reply, permit }))?;
         if early {
             return Ok(Ack { accepted: rows, refused: odd.refused, repeated: false });

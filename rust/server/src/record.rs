@@ -7,6 +7,7 @@ use arrow_ipc::reader::StreamReader;
 use arrow_ipc::writer::StreamWriter;
 use barograph_core::codec::{Reader, Writer};
 use barograph_core::{Error, Result};
+use barograph_engine::monitor::MOST_HALVINGS;
 
 use crate::ingest::cloudevents::Side;
 use crate::measurement::Measurement;
@@ -40,6 +41,8 @@ pub struct Oddities {
 pub enum Happening {
     /// Events, some of which may carry labels.
     Events(RecordBatch),
+    /// Events each of which stands for `2^n`, the others having been left out by fair coins.
+    Sample(u32, RecordBatch),
     /// Labels of events, by id.
     Labels(RecordBatch),
     /// One side of events that come as request and response.
@@ -95,6 +98,11 @@ impl Record {
         match &self.happening {
             Happening::Events(batch) => {
                 writer.u8(1);
+                return appended(writer, batch);
+            }
+            Happening::Sample(halvings, batch) => {
+                writer.u8(12);
+                writer.u8(*halvings as u8);
                 return appended(writer, batch);
             }
             Happening::Labels(batch) => {
@@ -168,6 +176,10 @@ impl Record {
             8 => Happening::Settings(reader.str()?.to_owned()),
             9 => Happening::Deploy(reader.str()?.to_owned(), reader.i64()?, reader.i64()?),
             10 => Happening::Tick,
+            12 => match u32::from(reader.u8()?) {
+                halvings @ 0..=MOST_HALVINGS => Happening::Sample(halvings, table(&mut reader)?),
+                other => return Err(Error::decode(format!("a record says that events were halved {other} times"))),
+            },
             11 => Happening::Erase(u128::from(reader.u64()?) << 64 | u128::from(reader.u64()?)),
             other => return Err(Error::decode(format!("a record of kind {other} is not known here")).hint("a newer version wrote it")),
         };

@@ -319,7 +319,7 @@ struct Group {
 /// The table of a happening that others can be added to.
 fn table(happening: &Happening) -> Option<&RecordBatch> {
     match happening {
-        Happening::Events(batch) | Happening::Labels(batch) | Happening::Half(_, batch) => Some(batch),
+        Happening::Events(batch) | Happening::Sample(_, batch) | Happening::Labels(batch) | Happening::Half(_, batch) => Some(batch),
         _ => None,
     }
 }
@@ -328,6 +328,7 @@ fn alike(a: &Happening, b: &Happening) -> bool {
     let same = match (a, b) {
         (Happening::Events(_), Happening::Events(_)) | (Happening::Labels(_), Happening::Labels(_)) => true,
         (Happening::Half(a, _), Happening::Half(b, _)) => a == b,
+        (Happening::Sample(a, _), Happening::Sample(b, _)) => a == b,
         _ => false,
     };
     same && table(a).zip(table(b)).is_some_and(|(a, b)| Arc::ptr_eq(&a.schema(), &b.schema()) || a.schema_ref() == b.schema_ref())
@@ -478,6 +479,7 @@ impl Run {
                 record.happening = match record.happening {
                     Happening::Labels(_) => Happening::Labels(whole),
                     Happening::Half(side, _) => Happening::Half(side, whole),
+                    Happening::Sample(halvings, _) => Happening::Sample(halvings, whole),
                     _ => Happening::Events(whole),
                 };
             }

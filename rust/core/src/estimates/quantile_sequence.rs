@@ -86,13 +86,17 @@ impl QuantileSequence {
         let middle = (self.q * n as f64) as u64;
         // The mixture falls towards the middle and rises from there.
         let first = partition(0, middle, |below| !passed(below));
-        let last = partition(middle, n + 1, passed) - 1;
+        // Beyond 10^15 values rounding may exclude every rank: there is no limit then.
+        let last = partition(middle, n + 1, passed).checked_sub(1);
         let value = |rank: u64| self.histogram.quantile((rank as f64 - 0.5) / n as f64);
         // A value of the histogram is off by so much of what it stands for.
         let error = self.histogram.relative_error() / (1.0 - self.histogram.relative_error());
         let widened = |value: f64, by: f64| value + by * value.abs() * error;
         let low = if first == 0 { None } else { value(first)?.map(|value| widened(value, -1.0)) };
-        let high = if last >= n { None } else { value(last + 1)?.map(|value| widened(value, 1.0)) };
+        let high = match last {
+            Some(last) if last < n => value(last + 1)?.map(|value| widened(value, 1.0)),
+            _ => None,
+        };
         Ok((low, high))
     }
 
@@ -141,6 +145,13 @@ mod tests {
         sequence.encode(&mut writer);
         let read = QuantileSequence::decode(&mut Reader::new(&writer.into_payload())).unwrap();
         assert_eq!(read.interval().unwrap(), sequence.interval().unwrap());
+        // So small a part of so many values, as only a file can hold them, that rounding excludes every rank.
+        for power in 40..63 {
+            let mut smallest = QuantileSequence::new(3e-319, 0.025).unwrap();
+            smallest.histogram.update_counted(1.0, 1 << power);
+            let (low, high) = smallest.interval().unwrap();
+            assert!(low.is_none_or(f64::is_finite) && high.is_none_or(f64::is_finite));
+        }
         assert!(sequence.update_many(&[f64::NAN]).is_err() && QuantileSequence::new(1.0, 0.05).is_err());
     }
 }

@@ -10,7 +10,7 @@ use barograph_core::scores::{Interval, Score, jensen_shannon, kolmogorov_smirnov
 use barograph_core::sketches::Categories;
 
 use super::pairs::{LEAST_IN_BIN, NameCounts, by_cells, clipped, distinct_share, normalised, single_values, united, with_sides};
-use super::{Draft, Judged, Test, blank, pictures};
+use super::{Draft, Judged, Test, blank, joined, pictures};
 use crate::nearest::nearest;
 use crate::profile::{ColumnProfile, Content, Numbers, Profile};
 use crate::reference::{Reference, ReferenceColumn};
@@ -29,6 +29,8 @@ struct Context<'a> {
     full: bool,
     /// What counts of values and of nulls are divided by.
     factors: (f64, f64),
+    /// And what those of the current side are divided by besides, see [`Profile::thinning`].
+    thinning: f64,
 }
 
 impl Context<'_> {
@@ -38,7 +40,8 @@ impl Context<'_> {
 
     /// A row that says why there is no number.
     fn absent(&self, method: Method, verdict: Option<Verdict>, reason: impl Into<String>) -> Draft {
-        Draft { row: Row { verdict, reason: Some(reason.into()), ..self.row(method) }, test: None }
+        let row = self.row(method);
+        Draft { row: Row { verdict, reason: joined(Some(reason.into()), row.reason.clone()), ..row }, test: None }
     }
 
     fn scored(&self, method: Method, score: Result<Score>, n: (u64, u64)) -> Draft {
@@ -71,11 +74,11 @@ impl Context<'_> {
             _ => 1.0,
         };
         // A share of less than one independent row is still one row's.
-        let over = |(count, total): (u64, u64)| {
+        let over = |(count, total): (u64, u64), factor: f64| {
             let factor = factor.min(total as f64).max(1.0);
             (count as f64 / factor, total as f64 / factor)
         };
-        let (p, q) = (over(reference), over(current));
+        let (p, q) = (over(reference, factor), over(current, factor * self.thinning));
         let Ok(test) = ShareTest::new(p.0, p.1, q.0, q.1) else {
             return self.absent(method, self.tested.then_some(Verdict::Insufficient), "no rows to take a share of");
         };
@@ -100,16 +103,16 @@ impl Context<'_> {
             );
         }
         let least = 10 * bins as u64;
-        let few = n.0.min(n.1);
-        let factor = self.factors.0;
-        let worth = few as f64 / factor;
+        let factors = (self.factors.0, self.factors.0 * self.thinning);
+        let worth = (n.0 as f64 / factors.0, n.1 as f64 / factors.1);
+        let (few, worth, factor) = if worth.0 <= worth.1 { (n.0, worth.0, factors.0) } else { (n.1, worth.1, factors.1) };
         let shortage = (worth < least as f64).then(|| {
             let dependent =
                 if factor > 1.0 { format!(" count as {worth:.0} independent ones (factor {factor:.1})") } else { String::new() };
             format!("{few} ordinary values{dependent}, the test needs {least} (10 per bin)")
         });
-        let over = |counts: &[f64]| -> Vec<f64> { counts.iter().map(|count| count / factor).collect() };
-        let Ok(test) = PsiTest::new(&over(reference), &over(current), self.settings.smoothing) else {
+        let over = |counts: &[f64], factor: f64| -> Vec<f64> { counts.iter().map(|count| count / factor).collect() };
+        let Ok(test) = PsiTest::new(&over(reference, factors.0), &over(current, factors.1), self.settings.smoothing) else {
             return self.absent(Method::Psi, self.tested.then_some(Verdict::Insufficient), "no ordinary values on one side");
         };
         let score = test.score(warning, self.settings.confidence);
@@ -160,7 +163,7 @@ pub(super) fn judge(
     let tested = profile.column.role.is_tested();
     let known = if settings.dependence { fixed.dependence_over(current.span().unwrap_or(i64::MAX)) } else { None };
     let factors = known.map_or((1.0, 1.0), |known| (known.values, known.nulls));
-    let context = Context { name, reference, current, settings, tested, full, factors };
+    let context = Context { name, reference, current, settings, tested, full, factors, thinning: current.thinning() };
     let mut report = ColumnReport { reference_summary: full.then(|| pictures::summary(profile)), ..empty(profile) };
     let broken = |reason: String, report: ColumnReport| {
         let draft = context.absent(Method::Schema, tested.then_some(Verdict::Invalid), reason);
@@ -261,7 +264,7 @@ fn numbers(
         (Method::LInfinity, l_infinity::l_infinity(&p, &q)),
         (
             Method::KolmogorovSmirnov,
-            kolmogorov_smirnov::kolmogorov_smirnov(&counted.reference, &counted.current, &single, context.factors.0),
+            kolmogorov_smirnov::kolmogorov_smirnov(&counted.reference, &counted.current, &single, context.factors.0 * context.thinning),
         ),
     ] {
         drafts.push(context.scored(method, score, n));

@@ -70,6 +70,7 @@ fn measure(reference: &Reference, current: &Profile, settings: &Settings, full: 
     verdicts::combine(&mut judged, settings);
 
     let mut notes = vec![dependence_note(reference, current, settings)];
+    notes.extend(current.sampled());
     if !exact {
         notes.push(
             "the current profile was made without this reference: both sides are compared on the cells of their histograms".to_owned(),
@@ -121,8 +122,14 @@ fn blank(column: &str, method: Method, reference: &Reference, current: &Profile)
         window_start: current.window.map(|window| window.0),
         window_end: current.window.map(|window| window.1),
         reference: Some(reference.id().to_owned()),
+        reason: current.sampled(),
         ..Row::blank(column, method)
     }
+}
+
+/// What there is to say, and what was said before.
+fn joined(reason: Option<String>, before: Option<String>) -> Option<String> {
+    [reason, before].into_iter().flatten().reduce(|reason, before| format!("{reason}; {before}"))
 }
 
 /// Whatever could not be computed is absent, never NaN.

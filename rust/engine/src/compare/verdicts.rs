@@ -5,7 +5,7 @@
 
 use barograph_core::combination::{benjamini_hochberg, benjamini_yekutieli};
 
-use super::Judged;
+use super::{Judged, joined};
 use crate::report::{Row, Verdict};
 use crate::settings::{Combination, Settings};
 
@@ -46,7 +46,7 @@ pub(super) fn combine(columns: &mut [Judged], settings: &Settings) {
             if let Some(test) = &draft.test {
                 let (verdict, reason) = settle(&draft.row, found, test.excluded, test.shortage.as_deref(), settings);
                 draft.row.verdict = Some(verdict);
-                draft.row.reason = reason;
+                draft.row.reason = joined(reason, draft.row.reason.take());
             }
         }
         // A single value leaves nothing to test but the shares: that is no reason to call the column invalid.

@@ -23,11 +23,17 @@ const CAUSES: usize = 3;
 /// The limits that a test of this level waits for, where a metric has any: two-sided, each side at the level.
 fn limits(tile: &Tile, method: Method, level: f64) -> Option<(f64, f64)> {
     if method == Method::ErrorRate {
-        let (failed, all) = (tile.errors as f64, (tile.profile.rows + tile.calls) as f64);
+        let (failed, all) = failures(tile);
         return (all > 0.0).then(|| (binomial_lower(failed, all, level), binomial_upper(failed, all, level)));
     }
     let metrics = tile.quality.metrics(1.0 - 2.0 * level);
     metrics.into_iter().find(|(known, _)| *known == method)?.1.limits
+}
+
+/// Events and calls that failed and all of them, as many as they are worth.
+fn failures(tile: &Tile) -> (f64, f64) {
+    let thinning = tile.profile.thinning();
+    (tile.errors as f64 / thinning, (tile.profile.rows + tile.calls) as f64 / thinning)
 }
 
 impl Monitor {
@@ -130,7 +136,7 @@ impl Monitor {
 
     /// The share of events and calls that failed, with its one-sided Clopper-Pearson limits.
     fn error_rate(&self, row: &dyn Fn(Method, Option<f64>) -> Row, tile: &Tile) -> Row {
-        let (failed, all) = (tile.errors as f64, (tile.profile.rows + tile.calls) as f64);
+        let (failed, all) = failures(tile);
         if all == 0.0 {
             return row(Method::ErrorRate, None);
         }
@@ -148,14 +154,16 @@ impl Monitor {
         let summary = self.summarise(tile, compare_tested)?;
         let mut rows: Vec<Row> = summary.report.rows.iter().filter(|row| row.verdict.is_some()).cloned().collect();
         self.close_drift(&summary.report, &tile.profile, tiles, window, &mut rows);
-        let of_events = |count: u64| (summary.events > 0).then(|| count as f64 / summary.events as f64);
+        // Labels of events that were left out find nothing: they are asked of those that were kept.
+        let kept = tile.profile.kept;
+        let of_events = |count: u64| (kept > 0).then(|| count as f64 / kept as f64);
         let row = |method: Method, value: Option<f64>| self.model_row(method, value, summary.events, window);
         let model = [
             row(Method::Events, Some(summary.events as f64)),
             row(Method::LatencyP50, summary.latency_p50),
             row(Method::LatencyP99, summary.latency_p99),
             self.error_rate(&row, tile),
-            row(Method::MissingLabels, of_events(summary.events - summary.labelled.min(summary.events))),
+            row(Method::MissingLabels, of_events(kept - summary.labelled.min(kept))),
         ]
         .into_iter()
         .chain(summary.metrics.iter().map(|(method, metric)| Row {
@@ -164,6 +172,7 @@ impl Monitor {
             interval: metric.limits.map(|_| "confidence".into()),
             ..row(*method, metric.value)
         }))
+        .map(|row| Row { reason: tile.profile.sampled(), ..row })
         .collect::<Vec<_>>();
         self.history.extend(rows);
         let cause = self.likely_cause(&summary.report);
@@ -251,7 +260,7 @@ impl Monitor {
         rows.extend(bets.into_values());
         rows.extend(seasons.into_values().map(|(row, _)| row));
         let reference = Arc::clone(&self.reference);
-        for judged in self.segments.close(window, &reference, &self.config.policy.settings, levels.drift) {
+        for judged in self.segments.close(window, whole, &reference, &self.config.policy.settings, levels.drift) {
             if judged.verdict >= Verdict::Warning || self.alerts.has(&judged.name) {
                 let (column, verdict, row) = (judged.name.as_str(), judged.verdict, &judged.row);
                 self.judge(&Judgement { column, verdict, severity: Severity::Ticket, row, cause: None }, window);

@@ -1,5 +1,6 @@
 //! What comes in: events, labels, profiles, deploys, measurements.
 
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
 use barograph_core::hash::murmur3_x64_128;
@@ -34,6 +35,7 @@ struct Taken<'a> {
     unknown_fields: u64,
     mistyped_fields: u64,
     repeated: bool,
+    sampled_out: u64,
 }
 
 /// The formats of a body.
@@ -148,6 +150,20 @@ fn once(headers: &HeaderMap, entry: &Entry, body: &[u8]) -> Outcome<Option<(u128
     Ok(Some((u128::from(high) << 64 | u128::from(low), hash)))
 }
 
+/// Leaves out every event for which one of so many fair coins says so. Halves stay: one without the other would be no event.
+fn thinned(happening: Happening, halvings: u32) -> Outcome<Happening> {
+    let Happening::Events(batch) = happening else { return Ok(happening) };
+    if halvings == 0 || batch.num_rows() == 0 {
+        return Ok(Happening::Events(batch));
+    }
+    // Coins that nobody outside can foresee: the keys are the process's own.
+    let coins = std::hash::RandomState::new();
+    let kept = (0..batch.num_rows()).map(|row| Some(coins.hash_one(row) >> (64 - halvings.min(16)) == 0)).collect();
+    let batch =
+        arrow_select::filter::filter_record_batch(&batch, &kept).map_err(|error| Problem::new(500, "internal error", error.to_string()))?;
+    Ok(Happening::Sample(halvings.min(16), batch))
+}
+
 /// `POST …/events` and `…/labels`.
 pub(super) async fn events(asked: &Asked, request: Request<Incoming>, labels: bool) -> Outcome<Answer> {
     asked.knows(&["protocol"])?;
@@ -172,7 +188,9 @@ pub(super) async fn events(asked: &Asked, request: Request<Incoming>, labels: bo
     if memory > 2 * size {
         permit.merge(sidecar.models.reserve(memory - 2 * size)?);
     }
+    let halvings = if sidecar.config.load().sampling && !labels { sidecar.models.halvings(&permit) } else { 0 };
     let mut permit = Some(permit);
+    let mut sampled_out = 0;
     let (mut all, mut refused, mut odd) = (Ack { accepted: 0, refused: 0, repeated: false }, Vec::new(), Oddities::default());
     for (number, part) in parts.into_iter().enumerate() {
         // Each part of a body is counted once by itself.
@@ -181,7 +199,11 @@ pub(super) async fn events(asked: &Asked, request: Request<Incoming>, labels: bo
         (odd.unknown, odd.mistyped) = (odd.unknown + own.unknown, odd.mistyped + own.mistyped);
         refused.extend(part.decoded.refused);
         let rows = part.decoded.batch.num_rows() as u64;
-        let ack = sidecar.models.send(&entry, part.happening, (rows, own), once, permit.take()).await?;
+        let happening = thinned(part.happening, halvings)?;
+        if let Happening::Sample(_, kept) = &happening {
+            sampled_out += rows - kept.num_rows() as u64;
+        }
+        let ack = sidecar.models.send(&entry, happening, (rows, own), once, permit.take()).await?;
         all = Ack { accepted: all.accepted + ack.accepted, refused: all.refused + ack.refused, repeated: all.repeated || ack.repeated };
     }
     sidecar.counters.taken(format.name(), &all, size as u64, &odd);
@@ -192,6 +214,7 @@ pub(super) async fn events(asked: &Asked, request: Request<Incoming>, labels: bo
         unknown_fields: odd.unknown,
         mistyped_fields: odd.mistyped,
         repeated: all.repeated,
+        sampled_out: if all.repeated { 0 } else { sampled_out },
     };
     // A body without one good row is a mistake of its sender.
     Answer::json(if all.accepted == 0 && all.refused > 0 { 422 } else { 200 }, &taken)
@@ -213,8 +236,15 @@ pub(super) async fn profiles(asked: &Asked, request: Request<Incoming>) -> Outco
     let happening = Happening::Profile(body.to_vec(), time);
     let ack = sidecar.models.send(&entry, happening, (profile.rows, Oddities::default()), once, Some(permit)).await?;
     sidecar.counters.taken("profile", &ack, body.len() as u64, &Oddities::default());
-    let taken =
-        Taken { accepted: ack.accepted, rejected_count: 0, rejected: &[], unknown_fields: 0, mistyped_fields: 0, repeated: ack.repeated };
+    let taken = Taken {
+        accepted: ack.accepted,
+        rejected_count: 0,
+        rejected: &[],
+        unknown_fields: 0,
+        mistyped_fields: 0,
+        repeated: ack.repeated,
+        sampled_out: 0,
+    };
     Answer::json(200, &taken)
 }
 

@@ -61,6 +61,7 @@ fn shown(model: &Model) -> Value {
         "events": counts.events,
         "labels": counts.labels,
         "requests": counts.requests,
+        "sampled_out": counts.sampled_out,
         "rejected": counts.refused,
         "unknown_fields": counts.unknown_fields,
         "mistyped_fields": counts.mistyped_fields,

@@ -1,0 +1,85 @@
+"""What is too much for a sidecar: told, bounded, and thinned out only where that is allowed."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from sidecars import LINES, TOKEN, Sidecar, sidecar
+
+
+@contextlib.contextmanager
+def bodies_on_their_way(running: Sidecar, *lengths: int) -> Iterator[None]:
+    """Bodies that are announced and do not come: the memory for them is set aside."""
+    begun = []
+    for length in lengths:
+        connection = socket.create_connection(("127.0.0.1", running.port))
+        head = "POST /v1/models/other/events HTTP/1.1\r\nHost: localhost\r\n"
+        head += f"Authorization: Bearer {TOKEN}\r\nContent-Type: {LINES}\r\nContent-Length: {length}\r\n\r\n"
+        connection.sendall(head.encode() + b"{")
+        begun.append(connection)
+    try:
+        yield
+    finally:
+        for connection in begun:
+            connection.close()
+
+
+def metric(running: Sidecar, line: str) -> float:
+    (found,) = (text for text in running.get("/metrics").body.decode().splitlines() if text.startswith(line + " "))
+    return float(found.split()[-1])
+
+
+def frame(rows: int, seed: int, nulls: float = 0.0) -> pl.DataFrame:
+    draw = np.random.default_rng(seed)
+    values = pl.Series("x", draw.normal(size=rows)).to_frame()
+    return values.with_columns(pl.when(pl.Series(draw.uniform(size=rows) >= nulls)).then("x").alias("x"))
+
+
+def test_more_than_there_is_memory_for_is_refused_and_may_come_again(tmp_path: Path) -> None:
+    with sidecar(tmp_path, config='memory = "64MB"\n') as running:
+        assert running.events("m", frame(100, 0)).status == 200
+        with bodies_on_their_way(running, 4_000_000, 3_900_000):
+            while metric(running, "barograph_queue_bytes") < 15_000_000:
+                pass
+            answer = running.events("m", frame(100_000, 0))
+            assert answer.status == 429
+            assert int(answer.headers["retry-after"]) >= 1
+            assert answer.json["hint"] == "try again, or send less"
+            assert running.events("m", frame(100, 0)).status == 200
+        while metric(running, "barograph_queue_bytes") > 1_000_000:
+            pass
+        assert running.events("m", frame(100_000, 0)).status == 200
+        assert running.model("m")["events"] == 100_200
+
+
+def test_sampling_keeps_counts_true_and_says_so(tmp_path: Path) -> None:
+    config = 'memory = "64MB"\nsampling = true\n[learn.m]\nevents = 20000\n'
+    with sidecar(tmp_path, config=config) as running:
+        assert running.events("m", frame(20_000, 1)).json["sampled_out"] == 0
+        assert running.events("m", frame(10_000, 2)).json["sampled_out"] == 0
+        with bodies_on_their_way(running, 4_000_000, 1_250_000):
+            while metric(running, "barograph_queue_bytes") < 10_400_000:
+                pass
+            answer = running.events("m", frame(40_000, 3, nulls=0.1)).json
+        # Of 16 MB 10.5 are taken: three halvings.
+        assert answer["accepted"] == 40_000
+        assert 34_500 < answer["sampled_out"] < 35_500
+        model = running.model("m")
+        assert model["events"] - 70_000 == 8 * (40_000 - answer["sampled_out"]) - 40_000
+        assert model["sampled_out"] == model["events"] - 30_000 - (40_000 - answer["sampled_out"])
+        assert metric(running, 'barograph_odd_events_total{model="m",what="sampled_out"}') == model["sampled_out"]
+        drift = running.get("/v1/models/m/drift").json["rows"]
+        shares = next(row for row in drift if row["method"] == "null_share")
+        assert shares["lower"] < 0.08 < shares["upper"]
+        assert "rows were kept" in shares["reason"]
+        # What was left out stays left out: the log holds what was kept and what it stands for.
+        running.kill()
+        running.start()
+        assert running.model("m") == model
+        after = running.get("/v1/models/m/drift").json["rows"]
+        assert [row for row in after if row["method"] == "null_share"] == [shares]
