@@ -15,6 +15,7 @@ MODULES = [
     "barograph.adapters.predictor",
     "barograph.backtests",
     "barograph.causes",
+    "barograph.client",
     "barograph.conditions",
     "barograph.decisions",
     "barograph.detectors",
