@@ -1,5 +1,5 @@
 """The command line: `barograph profile`, `reference`, `compare`, `gate`, `backtest`, `config`, `dashboards`,
-`serve`, `demo`.
+`serve`, `store`, `top`, `bench`, `demo`.
 
 Exit codes: 0 pass, 1 drift, 2 usage or data error, 3 a required column could not be judged. Data on stdout, the rest on stderr.
 """
@@ -146,6 +146,27 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--statsd", metavar="ADDRESS", help="where datagrams of DogStatsD come in, such as 127.0.0.1:8125 or unix:/path")
     serve.add_argument("--test-alert", action="store_true", help="send a test alert to every sink, and end")
     serve.set_defaults(run=_serve)
+
+    store = commands.add_parser(
+        "store",
+        help="check, compact, export or erase what a sidecar has kept",
+        description="Works on the data folder of a sidecar that is not running. Exit codes: 0, 1 for damage found by check, 2 error.",
+    )
+    what = store.add_subparsers(dest="what", required=True, metavar="WHAT")
+    check = what.add_parser("check", help="read everything and say what is wrong; changes nothing")
+    check.add_argument("--json", action="store_true", help="what was found as JSON")
+    compact = what.add_parser("compact", help="write states, so that logs can go, and give space back to the disk")
+    export = what.add_parser("export", help="history, alerts, profiles and references as Parquet, with sketches of DataSketches")
+    export.add_argument("folder", metavar="DIR", help="where they go: a folder that is new or empty")
+    export.add_argument("--model", metavar="NAME", help="only this one")
+    erase = what.add_parser("erase", help="forget a model, or what is held for one of its ids")
+    erase.add_argument("model", metavar="MODEL", help="its name")
+    erase.add_argument("--id", metavar="ID", help="text, or a whole number; text of digits in double quotes")
+    erase.add_argument("--yes", action="store_true", help="needed to forget a whole model")
+    for command in (check, compact, export, erase):
+        command.add_argument("--data", metavar="DIR", help="the data folder (default: barograph-data)")
+        command.add_argument("--config", metavar="FILE", help="the sidecar's TOML file: it names the folder and the key of hashed columns")
+    store.set_defaults(run=_store)
 
     top = commands.add_parser(
         "top",
@@ -395,6 +416,12 @@ def _serve(options: argparse.Namespace) -> int:
     names = ("config", "listen", "health_listen", "data", "token_file", "statsd", "test_alert")
     _barograph.serve(json.dumps({name: getattr(options, name) for name in names}))
     return _PASS
+
+
+def _store(options: argparse.Namespace) -> int:
+    from barograph import stores
+
+    return stores.run(options)
 
 
 def _dashboards(options: argparse.Namespace) -> int:

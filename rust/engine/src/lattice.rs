@@ -57,16 +57,20 @@ impl Lattice {
         Self { tile, task, classes, tiles: BTreeMap::new(), merged, limit: limit / 2, most_open, open: 0, bytes: 0, forgotten: 0 }
     }
 
-    /// The start of the tile that holds a time.
-    pub(crate) fn start(&self, time: i64) -> i64 {
-        let length = if time < self.merged[0] {
+    /// How long the tile that holds a time is.
+    pub(crate) fn length(&self, time: i64) -> i64 {
+        if time < self.merged[0] {
             WEEK
         } else if time < self.merged[1] {
             DAY
         } else {
             self.tile
-        };
-        start_of(time, length)
+        }
+    }
+
+    /// The start of the tile that holds a time.
+    pub(crate) fn start(&self, time: i64) -> i64 {
+        start_of(time, self.length(time))
     }
 
     /// The tile that holds a time, if there is one.

@@ -447,6 +447,17 @@ impl Monitor {
         Ok(merged(&self.tiles.between(start, end)?, start, end)?.map(|tile| tile.profile))
     }
 
+    /// The profile of the first tile that begins at `time` or later, with its window. Older tiles are days and weeks.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn next_tile(&self, time: i64) -> Result<Option<Profile>> {
+        let Some(start) = self.tiles.next(time) else { return Ok(None) };
+        let end = start.saturating_add(self.tiles.length(start));
+        let tile = merged(&self.tiles.between(start, start.saturating_add(1))?, start, end)?;
+        Ok(tile.map(|tile| tile.profile))
+    }
+
     /// Latencies of `[start, end)`, cut at tiles; `None` without any.
     ///
     /// # Errors

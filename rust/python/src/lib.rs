@@ -19,6 +19,7 @@ mod row_sketches;
 mod scores;
 mod sidecar;
 mod sketches;
+mod stores;
 
 use barograph_engine::report::Method;
 use pyo3::prelude::*;
@@ -50,5 +51,6 @@ fn _barograph(module: &Bound<'_, PyModule>) -> PyResult<()> {
     estimates::register(module)?;
     row_sketches::register(module)?;
     sidecar::register(module)?;
+    stores::register(module)?;
     sketches::register(module)
 }

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use barograph_core::sketches::{FrequentItems, Kll};
 use barograph_core::{Error, ErrorKind};
 use barograph_engine::profile::Content;
 use barograph_engine::schema::Column;
@@ -329,6 +330,22 @@ impl PyColumnProfile {
     fn top_k(&self, k: usize) -> Option<Vec<(String, u64)>> {
         let names = self.inner.names()?;
         Some(names.ranked().into_iter().take(k).map(|(name, count)| (name.to_owned(), count)).collect())
+    }
+
+    /// Quantiles in the bytes of DataSketches' `kll_doubles_sketch`.
+    #[pyo3(signature = (k=200))]
+    fn kll<'py>(&self, py: Python<'py>, k: u16) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        let Some(numbers) = self.inner.numbers() else { return Ok(None) };
+        Ok(Some(PyBytes::new(py, &Kll::from_histogram(&numbers.histogram, k).raise()?.to_bytes())))
+    }
+
+    /// Names in the bytes of DataSketches' `frequent_strings_sketch`.
+    #[pyo3(signature = (lg_size=10))]
+    fn frequent_items<'py>(&self, py: Python<'py>, lg_size: u8) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        let Some(names) = self.inner.names() else { return Ok(None) };
+        let mut items = FrequentItems::new(lg_size).raise()?;
+        names.ranked().into_iter().for_each(|(name, count)| items.update(name, count));
+        Ok(Some(PyBytes::new(py, &items.to_datasketches())))
     }
 
     fn name_count(&self, name: &str) -> Option<u64> {

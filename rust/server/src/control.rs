@@ -365,6 +365,14 @@ impl Control {
         }
     }
 
+    /// Gives the space of what was forgotten back to the disk.
+    ///
+    /// # Errors
+    /// 503.
+    pub fn compact(&self) -> Outcome<()> {
+        self.with(|connection| Ok(connection.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE);")?))
+    }
+
     /// Somebody looks after an alert.
     ///
     /// # Errors

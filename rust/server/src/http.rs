@@ -146,10 +146,7 @@ pub async fn body(request: Request<Incoming>, limit: usize, models: &Models) -> 
     let large = || Problem::too_large(format!("a body has at most {limit} bytes, decoded")).hint("send several");
     let announced = incoming.size_hint().exact().map(|length| usize::try_from(length).unwrap_or(usize::MAX));
     // What is read, what it is decoded into, and what is written.
-    let permit = match announced.is_some_and(|length| length > limit) {
-        true => Err(large()),
-        false => models.reserve(2 * announced.unwrap_or(0)),
-    };
+    let permit = if announced.is_some_and(|length| length > limit) { Err(large()) } else { models.reserve(2 * announced.unwrap_or(0)) };
     let mut permit = match permit {
         Ok(permit) => permit,
         Err(problem) => {

@@ -31,6 +31,7 @@ pub mod shape;
 pub mod shard;
 pub mod sidecar;
 pub mod sinks;
+pub mod store;
 pub mod wal;
 
 /// What can be asked, as an `OpenAPI` document.

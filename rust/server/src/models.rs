@@ -210,6 +210,25 @@ impl Models {
         answer.await.unwrap_or_else(|_| Err(gone()))
     }
 
+    /// Forgets what is held for an id, in files too.
+    ///
+    /// # Errors
+    /// As for [`send`](Self::send) and [`save`](Self::save).
+    pub async fn erase(&self, entry: &Arc<Entry>, key: u128) -> Outcome<()> {
+        self.happen(entry, Happening::Erase(key)).await?;
+        self.rewrite(entry).await
+    }
+
+    /// Writes two states, each of another record: log and older states from before are gone then.
+    ///
+    /// # Errors
+    /// As for [`save`](Self::save).
+    pub async fn rewrite(&self, entry: &Arc<Entry>) -> Outcome<()> {
+        self.save(entry).await?;
+        self.happen(entry, Happening::Tick).await?;
+        self.save(entry).await
+    }
+
     /// Whether any log is still being replayed.
     pub fn replaying(&self) -> bool {
         self.entries().iter().any(|entry| entry.replaying.load(Ordering::Relaxed))
@@ -218,14 +237,20 @@ impl Models {
     /// What is wrong, in words.
     pub fn troubles(&self) -> Vec<String> {
         let mut out: Vec<String> = self.entries().iter().flat_map(|entry| entry.troubles()).collect();
-        let now = (clock() / 1_000_000_000) as u64;
-        for (number, pulse) in self.pulses.iter().enumerate() {
-            let last = pulse.load(Ordering::Relaxed);
-            if last > 0 && now.saturating_sub(last) > STUCK {
-                out.push(format!("shard {number} has not moved for {} s", now - last));
-            }
-        }
+        out.extend(self.stuck().map(|(number, seconds)| format!("shard {number} has not moved for {seconds} s")));
         out
+    }
+
+    /// Whether all models can do their work.
+    pub fn able(&self) -> bool {
+        self.stuck().next().is_none() && !self.entries().iter().any(|entry| entry.hampered())
+    }
+
+    /// Threads that do not move, and for how many seconds.
+    fn stuck(&self) -> impl Iterator<Item = (usize, u64)> {
+        let now = (clock() / 1_000_000_000) as u64;
+        let last = self.pulses.iter().map(|pulse| pulse.load(Ordering::Relaxed)).enumerate();
+        last.filter(move |(_, last)| *last > 0 && now.saturating_sub(*last) > STUCK).map(move |(number, last)| (number, now - last))
     }
 
     /// Writes everything down and ends all threads.

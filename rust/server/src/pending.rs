@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -515,6 +515,45 @@ impl Pending {
         *store = Some(Store::open_guarded(&self.folder, false).map_err(|trouble| self.problem(trouble))?);
         Ok(())
     }
+}
+
+/// Writes what is in a folder into new files, and nothing of what was erased; nobody else has it open.
+///
+/// # Errors
+/// When it cannot be read, or the disk does not take it; it is as it was then.
+pub fn rewrite(folder: &Path) -> Outcome<()> {
+    let failed = |what: &str| Problem::unavailable(format!("{} could not be rewritten: {what}", folder.display()));
+    let moved = |error: io::Error| failed(&error.to_string());
+    let fresh = folder.with_extension("new");
+    if fresh.exists() {
+        fs::remove_dir_all(&fresh).map_err(moved)?;
+    }
+    let copied = guarded(|| {
+        let (from, mut to) = (Store::open(folder)?, Store::open(&fresh)?);
+        from.partitions.keys().try_for_each(|start| to.add(*start))?;
+        let pairs = from.partitions.iter().filter_map(|(start, partition)| Some((&partition.records, &to.partitions.get(start)?.records)));
+        for (from, to_records) in pairs.chain([(&from.marks, &to.marks)]) {
+            let mut batch = to.database.batch();
+            for (at, record) in from.iter().enumerate() {
+                let (key, value) = record.into_inner()?;
+                batch.insert(to_records, key, value);
+                if at % CHUNK == CHUNK - 1 {
+                    std::mem::replace(&mut batch, to.database.batch()).commit()?;
+                    to.flush()?;
+                }
+            }
+            batch.commit()?;
+        }
+        Ok(to.database.persist(PersistMode::SyncAll)?)
+    });
+    copied.map_err(|trouble| {
+        let (Trouble::Broken(text) | Trouble::Failed(text)) = trouble;
+        failed(&text)
+    })?;
+    // At no time is there none.
+    let exchange = rustix::fs::RenameFlags::EXCHANGE;
+    rustix::fs::renameat_with(rustix::fs::CWD, &fresh, rustix::fs::CWD, folder, exchange).map_err(|error| moved(error.into()))?;
+    fs::remove_dir_all(&fresh).map_err(moved)
 }
 
 /// Closes the database, whatever state it is in.

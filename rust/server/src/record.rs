@@ -1,6 +1,7 @@
 //! What happens to a model, as it stands in its log: the state of a model is what its records make of it, in their order.
 
 use std::io::Cursor;
+use std::panic::catch_unwind;
 
 use arrow_array::RecordBatch;
 use arrow_ipc::reader::StreamReader;
@@ -9,6 +10,7 @@ use barograph_core::codec::{Reader, Writer};
 use barograph_core::{Error, Result};
 use barograph_engine::monitor::MOST_HALVINGS;
 
+use crate::ingest::arrow::framed;
 use crate::ingest::cloudevents::Side;
 use crate::measurement::Measurement;
 
@@ -223,7 +225,57 @@ pub fn stream(bytes: Vec<u8>, batch: &RecordBatch) -> Result<Vec<u8>> {
 /// # Errors
 /// `Decode` for anything else.
 pub fn batch_from_stream(bytes: &[u8]) -> Result<RecordBatch> {
-    let wrong = |error: arrow_schema::ArrowError| Error::decode(format!("the events of a record could not be read: {error}"));
-    let mut stream = StreamReader::try_new(Cursor::new(bytes), None).map_err(wrong)?;
-    stream.next().ok_or_else(|| Error::decode("a record without events"))?.map_err(wrong)
+    let wrong = |error: &dyn std::fmt::Display| Error::decode(format!("the events of a record could not be read: {error}"));
+    framed(bytes).map_err(|problem| wrong(&problem.detail))?;
+    // What neither we nor Arrow have checked must not end the replay of a whole log.
+    catch_unwind(|| {
+        let mut stream = StreamReader::try_new(Cursor::new(bytes), None).map_err(|error| wrong(&error))?;
+        stream.next().ok_or_else(|| wrong(&"there are none"))?.map_err(|error| wrong(&error))
+    })
+    .unwrap_or_else(|_| Err(wrong(&"Arrow's reader gave up")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow_array::{ArrayRef, Float64Array, StringArray};
+
+    use super::*;
+
+    fn sample() -> Record {
+        let columns: [(&str, ArrayRef); 2] =
+            [("x", Arc::new(Float64Array::from(vec![Some(1.0), None]))), ("c", Arc::new(StringArray::from(vec!["a", "bc"])))];
+        Record {
+            once: vec![Once { key: 1 << 100 | 7, body: 2, accepted: 3, refused: 4 }],
+            odd: Oddities { refused: 4, unknown: 5, mistyped: 6 },
+            ..Record::new(17, Happening::Sample(3, RecordBatch::try_from_iter(columns).unwrap()))
+        }
+    }
+
+    #[test]
+    fn a_record_comes_back_as_it_was() {
+        let record = sample();
+        let read = Record::from_bytes(&record.to_bytes().unwrap()).unwrap();
+        assert_eq!((read.now, &read.once, read.odd), (17, &record.once, record.odd));
+        match (read.happening, record.happening) {
+            (Happening::Sample(3, read), Happening::Sample(3, batch)) => assert_eq!(read, batch),
+            (read, _) => panic!("{read:?}"),
+        }
+    }
+
+    #[test]
+    fn no_cut_or_flipped_byte_ends_a_replay() {
+        let whole = sample().to_bytes().unwrap();
+        for len in 0..whole.len() {
+            let _ = Record::from_bytes(&whole[..len]);
+        }
+        for at in 0..whole.len() {
+            for byte in [0, 1, 0x7F, 0x80, 0xFF, !whole[at]] {
+                let mut bytes = whole.clone();
+                bytes[at] = byte;
+                let _ = Record::from_bytes(&bytes);
+            }
+        }
+    }
 }

@@ -46,7 +46,7 @@ const FAREWELL: Duration = Duration::from_secs(10);
 /// A part of the memory is for what is on its way.
 const ON_ITS_WAY: usize = 4;
 
-fn failed(what: &str, error: &io::Error) -> Error {
+pub(crate) fn failed(what: &str, error: &io::Error) -> Error {
     Error::invalid(format!("{what}: {error}"))
 }
 
@@ -131,7 +131,7 @@ async fn serve(config: Config, overrides: &Overrides) -> Result<()> {
 }
 
 /// Only one process may write to a folder.
-fn locked(data: &Path) -> Result<fs::File> {
+pub(crate) fn locked(data: &Path) -> Result<fs::File> {
     let path = data.join("lock");
     let file = fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
     let file = file.map_err(|error| failed(&format!("the data folder {} cannot be written to", data.display()), &error))?;

@@ -4,9 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use barograph_engine::Reference;
+use barograph_engine::labels::{key_of_integer, key_of_name};
 use barograph_engine::schema::{Kind, Role};
+use serde_json::Value;
 
 use crate::privacy::Privacy;
+use crate::problem::{Outcome, Problem};
 
 /// What belongs to an event beside its features.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,6 +71,26 @@ pub struct Shape {
 }
 
 impl Shape {
+    /// The key under which an event of this id is kept: a whole number or text, after the privacy rules.
+    ///
+    /// # Errors
+    /// 400 for anything else.
+    pub fn key_of(&self, id: &Value) -> Outcome<u128> {
+        let kept = |text: &str| self.privacy.as_ref().and_then(|privacy| privacy.text(Mark::Id.name(), text)).flatten();
+        let wrong = || Problem::bad("`id` must be a whole number or text");
+        match id {
+            Value::String(text) => Ok(key_of_name(kept(text).as_deref().unwrap_or(text))),
+            Value::Number(number) => {
+                if let Some(text) = kept(&number.to_string()) {
+                    return Ok(key_of_name(&text));
+                }
+                let whole = number.as_i64().map(i128::from).or_else(|| number.as_u64().map(i128::from));
+                Ok(key_of_integer(whole.ok_or_else(wrong)?))
+            }
+            _ => Err(wrong()),
+        }
+    }
+
     /// The shape of a model: `roles` maps roles ("id", "time") to the fields that stand for them.
     pub fn new(roles: &BTreeMap<String, String>, classes: &[String], reference: Option<&Reference>) -> Self {
         let own = Mark::ALL.into_iter().map(|mark| (mark.name().to_owned(), mark));

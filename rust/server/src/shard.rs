@@ -149,6 +149,12 @@ impl Entry {
         }
     }
 
+    /// Whether anything is wrong that keeps it from its work. What is over, such as records that are lost, is only told.
+    pub fn hampered(&self) -> bool {
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        trouble.keys().any(|about| !matches!(*about, "damage" | "clock"))
+    }
+
     /// What is wrong with it, in words.
     pub fn troubles(&self) -> Vec<String> {
         let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
@@ -667,7 +673,7 @@ impl Run {
 }
 
 /// The folder of what waits for labels.
-const PENDING: &str = "pending";
+pub(crate) const PENDING: &str = "pending";
 
 /// Days that an event waits for its label.
 fn horizon(model: &Model) -> u32 {

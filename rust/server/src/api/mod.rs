@@ -323,16 +323,19 @@ fn name(about: About) -> &'static str {
     }
 }
 
-/// Whether the sidecar takes work.
-pub(crate) fn unready(sidecar: &Sidecar) -> Vec<String> {
-    let mut out = sidecar.models.troubles();
+/// What is wrong, in words, and whether the sidecar takes work nevertheless: what was lost is told for as long as it runs.
+pub(crate) fn readiness(sidecar: &Sidecar) -> (bool, Vec<String>) {
+    let mut problems = sidecar.models.troubles();
+    let mut hindrances = Vec::new();
     if sidecar.models.replaying() || !sidecar.opened.load(Ordering::Relaxed) {
-        out.push("replaying: what was acknowledged before the last stop is counted first".into());
+        hindrances.push("replaying: what was acknowledged before the last stop is counted first".into());
     }
     if sidecar.stopping.load(Ordering::Relaxed) {
-        out.push("shutting down".into());
+        hindrances.push("shutting down".into());
     }
-    out
+    let ready = hindrances.is_empty() && sidecar.models.able();
+    problems.extend(hindrances);
+    (ready, problems)
 }
 
 #[cfg(test)]

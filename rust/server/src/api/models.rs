@@ -274,24 +274,7 @@ pub(super) async fn erase(asked: &Asked, request: Request<Incoming>) -> Outcome<
     asked.knows(&[])?;
     let entry = asked.sidecar.models.entry(&asked.model)?;
     let traces: Traces = document(asked, request).await?;
-    let shape = entry.shape.load();
-    let kept = |text: &str| shape.privacy.as_ref().and_then(|privacy| privacy.text(crate::shape::Mark::Id.name(), text)).flatten();
-    let key = match &traces.id {
-        Value::String(text) => barograph_engine::labels::key_of_name(kept(text).as_deref().unwrap_or(text)),
-        Value::Number(number) if kept(&number.to_string()).is_some() => {
-            barograph_engine::labels::key_of_name(&kept(&number.to_string()).unwrap_or_default())
-        }
-        Value::Number(number) => {
-            let whole = number.as_i64().map(i128::from).or_else(|| number.as_u64().map(i128::from));
-            barograph_engine::labels::key_of_integer(whole.ok_or_else(|| Problem::bad("`id` must be a whole number or text"))?)
-        }
-        _ => return Err(Problem::bad("`id` must be a whole number or text")),
-    };
-    asked.sidecar.models.happen(&entry, Happening::Erase(key)).await?;
-    // Log and older state hold the event until two states without it are written, each of another record.
-    asked.sidecar.models.save(&entry).await?;
-    asked.sidecar.models.happen(&entry, Happening::Tick).await?;
-    asked.sidecar.models.save(&entry).await?;
+    asked.sidecar.models.erase(&entry, entry.shape.load().key_of(&traces.id)?).await?;
     asked.sidecar.audit(&asked.holder, "erase", &asked.model, &json!({}));
     Ok(Answer::empty(204))
 }

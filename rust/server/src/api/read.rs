@@ -27,21 +27,17 @@ fn document(asked: &Asked, value: &Value) -> Outcome<Answer> {
 
 /// `GET /readyz`.
 pub(super) fn ready(asked: &Asked) -> Outcome<Answer> {
-    let problems = super::unready(&asked.sidecar);
+    let (ready, problems) = super::readiness(&asked.sidecar);
     let replaying = asked.sidecar.models.replaying() || !asked.sidecar.opened.load(Ordering::Relaxed);
-    let word = if problems.is_empty() {
-        "ready"
-    } else if replaying {
-        "replaying"
-    } else {
-        "unready"
+    let word = match (ready, replaying) {
+        (true, _) => "ready",
+        (false, true) => "replaying",
+        (false, false) => "unready",
     };
     let replayed: u64 = asked.sidecar.models.entries().iter().map(|entry| entry.replayed.load(Ordering::Relaxed)).sum();
-    let out = Answer::json(
-        if problems.is_empty() { 200 } else { 503 },
-        &json!({"status": word, "problems": problems, "replayed_events": replayed}),
-    )?;
-    Ok(if problems.is_empty() { out } else { out.with(header::RETRY_AFTER, "1") })
+    let status = if ready { 200 } else { 503 };
+    let out = Answer::json(status, &json!({"status": word, "problems": problems, "replayed_events": replayed}))?;
+    Ok(if ready { out } else { out.with(header::RETRY_AFTER, "1") })
 }
 
 /// `GET /metrics`.
@@ -111,7 +107,7 @@ pub(super) async fn models(asked: &Asked) -> Outcome<Answer> {
         "queue_bytes": queued,
         "memory_bytes": crate::sidecar::memory(),
         "replaying": sidecar.models.replaying(),
-        "problems": super::unready(sidecar),
+        "problems": super::readiness(sidecar).1,
     });
     Answer::json(200, &json!({"models": out, "server": server}))
 }

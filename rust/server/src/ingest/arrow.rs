@@ -63,8 +63,11 @@ fn read(body: &[u8], shape: &Shape) -> Outcome<Decoded> {
     }
 }
 
-/// Checks that every message lies within the body.
-fn framed(body: &[u8]) -> Outcome<()> {
+/// Checks that every message lies within the body, before Arrow's reader takes its word for it.
+///
+/// # Errors
+/// 400 for anything else.
+pub fn framed(body: &[u8]) -> Outcome<()> {
     let short = || Problem::bad("the body ends in the middle of an Arrow message").hint("was it cut short?");
     let mut rest = body;
     while let Some((head, after)) = rest.split_first_chunk::<8>() {
