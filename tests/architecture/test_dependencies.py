@@ -19,7 +19,11 @@ def dependencies(crate):
 def test_core_engine_and_border_depend_in_one_direction():
     assert not {name for name in dependencies("core") if name.startswith(("barograph", "arrow", "pyo3", "tokio"))}
     assert {name for name in dependencies("engine") if name.startswith("barograph")} == {"barograph-core"}
-    assert "pyo3" not in dependencies("engine")
+    server = dependencies("server")
+    assert {name for name in server if name.startswith("barograph")} == {"barograph-core", "barograph-engine"}
+    assert "barograph-server" in dependencies("python")
+    assert not {"pyo3", "tokio", "hyper"} & dependencies("engine")
+    assert "pyo3" not in server
 
 
 def test_the_maths_knows_no_clock_no_file_no_thread():
