@@ -37,10 +37,7 @@ def grafana(model: str, policy: Mapping[str, Any]) -> dict[str, Any]:
             "Latency, 5 minutes",
             "timeseries",
             8,
-            [
-                (f"histogram_quantile({q}, sum by (le) (rate(barograph_call_seconds_bucket{{{select}}}[5m])))", f"p{100 * q:g}")
-                for q in (0.5, 0.99)
-            ],
+            [(_latency(q, select), f"p{100 * q:g}") for q in (0.5, 0.99)],
             "s",
         ),
         _panel("Columns by verdict", "table", 12, [(f"sort_desc(barograph_verdict{{{select}}} > 0)", "{{column}}")], instant=True),
@@ -120,6 +117,12 @@ def prometheus_rules(model: str, policy: Mapping[str, Any]) -> str:
 
 _TASKS = {"binary": ("roc_auc", "log_loss", "brier"), "regression": ("mae", "rmse", "bias")}
 _TITLES = {"roc_auc": "ROC AUC", "log_loss": "Log loss", "brier": "Brier score", "mae": "MAE", "rmse": "RMSE", "error_rate": "Error rate"}
+
+
+def _latency(q: float, select: str) -> str:
+    """A quantile of calls, of whichever kind of histogram Prometheus keeps: with native ones there are no buckets by name."""
+    classic = f"histogram_quantile({q}, sum by (le) (rate(barograph_call_seconds_bucket{{{select}}}[5m])))"
+    return f"{classic} or histogram_quantile({q}, sum(rate(barograph_call_seconds{{{select}}}[5m])))"
 
 
 def _panel(
