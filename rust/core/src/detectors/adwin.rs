@@ -158,7 +158,12 @@ impl Detect for Adwin {
     fn restored(next: &mut dyn FnMut() -> Result<f64>) -> Result<Self> {
         let mut out = Self::new(next()?, next()?, next()?, next()?, next()?)?;
         (out.width, out.total, out.deviation) = (next()?, next()?, next()?);
-        (out.ticks, out.changed) = (next()? as u64, next()? > 0.0);
+        let ticks = next()?;
+        // Beyond, a number of its kind does not count one by one.
+        if !(0.0..=9_007_199_254_740_992.0).contains(&ticks) {
+            return Err(Error::decode(format!("a window of {ticks} steps")));
+        }
+        (out.ticks, out.changed) = (ticks as u64, next()? > 0.0);
         let rows = next()?;
         if !(1.0..=MOST_ROWS as f64).contains(&rows) {
             return Err(Error::decode(format!("a window of {rows} rows")));
@@ -175,5 +180,26 @@ impl Detect for Adwin {
         let held: f64 = out.rows.iter().enumerate().map(|(row, buckets)| buckets.len() as f64 * (1u64 << row) as f64).sum();
         let top = out.rows.last().is_some_and(|row| out.rows.len() == 1 || !row.is_empty());
         if held == out.width && top { Ok(out) } else { Err(Error::decode("the window's width contradicts its buckets")) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_with_more_steps_than_can_be_counted_is_refused() {
+        let state = |ticks: f64| {
+            let adwin = Adwin::new(0.002, 32.0, 5.0, 5.0, 10.0).unwrap();
+            let mut numbers = Vec::new();
+            adwin.state(&mut |number| numbers.push(number));
+            numbers[8] = ticks;
+            let mut numbers = numbers.into_iter();
+            Adwin::restored(&mut || Ok(numbers.next().unwrap_or(0.0)))
+        };
+        assert!(state(1e15).is_ok());
+        for ticks in [1e300, -1.0] {
+            assert!(state(ticks).is_err());
+        }
     }
 }
