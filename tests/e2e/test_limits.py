@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import hmac
+import http.server
+import json
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -83,3 +89,84 @@ def test_sampling_keeps_counts_true_and_says_so(tmp_path: Path) -> None:
         assert running.model("m") == model
         after = running.get("/v1/models/m/drift").json["rows"]
         assert [row for row in after if row["method"] == "null_share"] == [shares]
+
+
+class Receiver(http.server.BaseHTTPRequestHandler):
+    """Takes webhooks as it is told: never answers, says 500, lies about lengths, or takes them."""
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        server: Any = self.server
+        manner = server.manner
+        if manner == "silent":
+            server.released.wait(20)
+            return
+        if manner == "lies":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n" + b"x" * 100_000)
+            return
+        if manner == "fails":
+            self.send_error(500)
+            return
+        server.seen.append((body, self.headers["Barograph-Signature"]))
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def receiver(manner: str) -> Iterator[Any]:
+    server: Any = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+    server.manner, server.seen, server.released = manner, [], threading.Event()
+    server.daemon_threads, server.block_on_close = True, False
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield server
+    finally:
+        server.released.set()
+        server.shutdown()
+        server.server_close()
+
+
+def test_an_alert_arrives_once_whatever_its_receivers_do(tmp_path: Path) -> None:
+    """One is dead, one silent, one lies, one fails until the sidecar has been killed: nobody waits for another, and nothing comes twice."""
+    secret = "0123456789abcdef0123456789abcdef"
+    with receiver("takes") as good, receiver("silent") as silent, receiver("lies") as lying, receiver("fails") as later:
+        sinks = [("good", good.server_address[1]), ("silent", silent.server_address[1]), ("lying", lying.server_address[1])]
+        sinks += [("later", later.server_address[1]), ("dead", 9)]
+        stated = '[[sinks]]\nkind = "webhook"\nname = "{}"\nurl = "http://127.0.0.1:{}/hook"\nsecret = "{}"\n'
+        config = "".join(stated.format(name, port, secret) for name, port in sinks)
+        config += '[models.m]\nwindow = "1m"\n[learn.m]\nevents = 1000\n'
+        with sidecar(tmp_path, config=config) as running:
+            minute = 60_000_000_000
+            start = time.time_ns() // minute * minute - 40 * minute
+            running.events("m", frame(1000, 0))
+            for at in range(30):
+                times = pl.Series([start + at * minute + 1] * 600).cast(pl.Datetime("ns", "UTC"))
+                moved = frame(600, at).with_columns(pl.col("x") + (0 if at < 10 else 2), _time=times)
+                assert running.events("m", moved).json["accepted"] == 600
+            end = time.monotonic() + 90
+            while time.monotonic() < end and not good.seen:
+                time.sleep(0.1)
+            assert good.seen, running.log()
+            while time.monotonic() < end and "later" not in running.log():
+                time.sleep(0.1)
+            began = time.monotonic()
+            assert running.events("m", frame(100, 50)).status == 200
+            assert time.monotonic() - began < 2
+            changes = running.get("/v1/models/m/alerts").json["rows"]
+            running.kill()
+            later.manner = "takes"
+            running.start()
+            end = time.monotonic() + 90
+            while time.monotonic() < end and len(later.seen) < len(changes):
+                time.sleep(0.1)
+            time.sleep(2)
+            for server in (good, later):
+                bodies = [body for body, _ in server.seen]
+                assert len(bodies) == len(set(bodies)) == len(changes), running.log()
+                assert [json.loads(body)["column"] for body in bodies] == [change["column"] for change in changes]
+                for body, signature in server.seen:
+                    assert signature == "sha256=" + hmac.new(secret.encode(), body, "sha256").hexdigest()
+            assert secret not in running.log()
