@@ -92,7 +92,8 @@ fn record_at(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let mut crc = crc32fast::Hasher::new();
     crc.update(&number.to_le_bytes());
     crc.update(payload);
-    (crc.finalize() == u32::from_le_bytes([e, f, g, h])).then_some((number, payload))
+    // The last number has none after it.
+    (crc.finalize() == u32::from_le_bytes([e, f, g, h]) && number < u64::MAX).then_some((number, payload))
 }
 
 /// Where the next record begins that can be read and whose number is not below `next`.
@@ -380,7 +381,7 @@ pub fn read_state<T>(
     told: &mut dyn FnMut(String),
 ) -> io::Result<Option<(u64, T)>> {
     for (name, path) in listed(folder, "state-", ".bin")?.into_iter().rev() {
-        let Ok(number) = u64::from_str_radix(&name, 16) else { continue };
+        let Some(number) = u64::from_str_radix(&name, 16).ok().filter(|number| *number < u64::MAX) else { continue };
         let bytes = fs::read(&path)?;
         match opened(&bytes).and_then(read) {
             Ok(state) => return Ok(Some((number, state))),
@@ -485,6 +486,20 @@ mod tests {
             assert_eq!(damage.missing + u64::from(damage.torn > 0), 1, "{at}");
             fs::write(&path, &whole).unwrap();
         }
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_record_of_the_last_number_is_none() {
+        let folder = folder("last");
+        let path = written(&folder, 2);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes.extend(record_header(u64::MAX, b"x"));
+        bytes.push(b'x');
+        fs::write(&path, &bytes).unwrap();
+        let (log, damage, records) = all(&folder, 1);
+        assert_eq!((records.len(), log.next()), (2, 3));
+        assert!(damage.torn > 0);
         fs::remove_dir_all(folder).unwrap();
     }
 
