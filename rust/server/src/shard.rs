@@ -219,7 +219,8 @@ struct Kept {
 #[derive(Debug)]
 pub struct Shard {
     sender: Sender<Job>,
-    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+    /// The second ends when the first has.
+    threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
 }
 
 impl Shard {
@@ -229,13 +230,13 @@ impl Shard {
     /// Those of the system.
     pub fn start(number: usize, setup: Setup) -> io::Result<Self> {
         let (sender, jobs) = channel();
-        let (saver, saves) = channel::<Save>();
+        let (beside, chores) = channel::<Chore>();
         let back = sender.clone();
         let files = setup.files.clone();
-        std::thread::Builder::new().name(format!("state {number}")).spawn(move || save_all(&saves, &files, &back))?;
-        let run = Run { setup, saver, kept: BTreeMap::new(), waiting: Vec::new(), now: 0 };
+        let helper = std::thread::Builder::new().name(format!("state {number}")).spawn(move || do_chores(&chores, &files, &back))?;
+        let run = Run { setup, beside, kept: BTreeMap::new(), waiting: Vec::new(), now: 0 };
         let thread = std::thread::Builder::new().name(format!("shard {number}")).spawn(move || run.run(&jobs))?;
-        Ok(Self { sender, thread: Mutex::new(Some(thread)) })
+        Ok(Self { sender, threads: Mutex::new(vec![thread, helper]) })
     }
 
     /// Tells it something; false if its thread is gone.
@@ -243,13 +244,20 @@ impl Shard {
         self.sender.send(job).is_ok()
     }
 
-    /// Writes everything down and waits for the thread to end.
+    /// Writes everything down and waits for the threads to end.
     pub fn stop(&self) {
         self.tell(Job::Stop);
-        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        for thread in self.threads.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             let _ = thread.join();
         }
     }
+}
+
+/// What keeps a shard from its work, and can be done beside it.
+enum Chore {
+    Save(Box<Save>),
+    /// Files that nobody needs any more.
+    Remove(Vec<PathBuf>),
 }
 
 /// A state to be written.
@@ -262,8 +270,16 @@ struct Save {
     done: Option<oneshot::Sender<Outcome<()>>>,
 }
 
-fn save_all(saves: &Receiver<Save>, files: &Files, back: &Sender<Job>) {
-    for save in saves {
+fn do_chores(chores: &Receiver<Chore>, files: &Files, back: &Sender<Job>) {
+    for chore in chores {
+        let save = match chore {
+            Chore::Save(save) => save,
+            Chore::Remove(paths) => {
+                // What stays goes when the folder is opened.
+                paths.iter().for_each(|path| drop(std::fs::remove_file(path)));
+                continue;
+            }
+        };
         let result = save_one(files, &save);
         if let Some(done) = save.done {
             let told = match &result {
@@ -296,7 +312,7 @@ pub fn clock() -> i64 {
 
 struct Run {
     setup: Setup,
-    saver: Sender<Save>,
+    beside: Sender<Chore>,
     kept: BTreeMap<String, Kept>,
     /// Arrivals that wait for the disk: their model, and what they will be told.
     waiting: Vec<(String, oneshot::Sender<Outcome<Ack>>, Ack)>,
@@ -635,7 +651,7 @@ impl Run {
             return;
         }
         let save = kept.save(done);
-        let _ = self.saver.send(save);
+        let _ = self.beside.send(Chore::Save(Box::new(save)));
     }
 
     fn saved(&mut self, entry: &Entry, number: u64, overlay: &Arc<Overlay>, result: io::Result<()>) {
@@ -645,7 +661,7 @@ impl Run {
         let result = result.and_then(|()| {
             // The order matters: what a state holds goes only once the state is there for good.
             if let Some(older) = wal::prune_states(&entry.folder)? {
-                kept.log.forget(older + 1)?;
+                let _ = self.beside.send(Chore::Remove(kept.log.forget(older + 1)?));
             }
             Ok(())
         });
@@ -665,7 +681,9 @@ impl Run {
         for kept in self.kept.values_mut().filter(|kept| kept.cursor.is_none()) {
             let number = kept.log.next() - 1;
             if number > kept.saved_number && save_one(&self.setup.files, &kept.save(None)).is_ok() {
-                let _ = wal::prune_states(&kept.entry.folder).map(|older| older.map(|older| kept.log.forget(older + 1)));
+                let older = wal::prune_states(&kept.entry.folder).ok().flatten();
+                let gone = older.and_then(|older| kept.log.forget(older + 1).ok()).unwrap_or_default();
+                gone.iter().for_each(|path| drop(std::fs::remove_file(path)));
             }
             let _ = kept.log.sync();
         }

@@ -112,6 +112,9 @@ impl Log {
     /// Those of the file system, and those of `each`.
     pub fn open(folder: &Path, files: &Files, from: u64, each: &mut dyn FnMut(u64, &[u8])) -> io::Result<(Self, Damage)> {
         let mut damage = Damage::default();
+        for (_, path) in listed(folder, "log-", ".gone")? {
+            fs::remove_file(path)?;
+        }
         let found = listed(folder, "log-", ".wal")?;
         let firsts: Vec<Option<u64>> = found.iter().map(|(name, _)| u64::from_str_radix(name, 16).ok()).collect();
         let (mut segments, mut next) = (VecDeque::new(), from);
@@ -322,21 +325,25 @@ impl Log {
         }
     }
 
-    /// Gives up segments that hold only records below `number`.
+    /// Gives up segments that hold only records below `number`: they are renamed. Removing them frees what the system holds of them, which
+    /// takes a while: that is for whoever gets their names.
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn forget(&mut self, number: u64) -> io::Result<()> {
+    pub fn forget(&mut self, number: u64) -> io::Result<Vec<PathBuf>> {
         let all = self.turned && self.next <= number;
         if all {
             self.open = None;
         }
+        let mut gone = Vec::new();
         while self.segments.get(1).is_some_and(|following| following.first <= number) || all && !self.segments.is_empty() {
             if let Some(segment) = self.segments.pop_front() {
-                fs::remove_file(&segment.path)?;
+                let path = segment.path.with_extension("gone");
+                fs::rename(&segment.path, &path)?;
+                gone.push(path);
             }
         }
-        Ok(())
+        Ok(gone)
     }
 }
 
@@ -554,10 +561,13 @@ mod tests {
         let big = vec![1; 12 << 20];
         (0..9).for_each(|_| assert!(log.append(&big).is_ok()));
         assert_eq!(log.segments.len(), 3);
-        log.forget(5).unwrap();
+        let gone = log.forget(5).unwrap();
+        assert!(gone.len() == 1 && gone[0].exists());
         assert_eq!(log.segments.iter().map(|segment| segment.first).collect::<Vec<_>>(), [4, 7]);
         let (_, damage, records) = all(&folder, 5);
         assert_eq!((records.len(), damage), (5, Damage::default()));
+        // One that was not removed goes then.
+        assert!(!gone[0].exists());
         fs::remove_dir_all(folder).unwrap();
     }
 
