@@ -38,6 +38,8 @@ _PATIENCE_SECONDS = 60.0
 _SHARE = 0.7
 # Before the end of its load the sidecar is killed: what is sent anew while it starts would be timed with it.
 _LAST_MOMENT_SECONDS = 0.1
+# So long a log grows before the kill: most of what it holds between two states.
+_LOG_SECONDS = 0.45
 _POLICY = {
     "window": "1h",
     "rules": [
@@ -207,6 +209,10 @@ class _Sidecar:
         found: dict[str, Any] = next(model for model in models if model["name"] == _MODEL)
         return found
 
+    def states(self) -> set[str]:
+        """Names of the states on its disk."""
+        return {path.name for path in (self.folder / "data" / "models" / _MODEL).glob("state-*.bin")}
+
     def calls(self) -> int:
         """Calls whose latency it has counted."""
         name = f'barograph_call_seconds_count{{model="{_MODEL}"}} '
@@ -362,7 +368,12 @@ class _Bench:
         thread = threading.Thread(target=load)
         thread.start()
         try:
-            time.sleep(self.seconds - _LAST_MOMENT_SECONDS)
+            time.sleep(self.seconds - _LAST_MOMENT_SECONDS - 2 * _LOG_SECONDS)
+            # A log that was just given up leaves nothing to replay: the kill comes a while after a state.
+            known, end = self.sidecar.states(), time.monotonic() + _LOG_SECONDS
+            while self.sidecar.states() == known and time.monotonic() < end:
+                time.sleep(0.005)
+            time.sleep(_LOG_SECONDS)
             self._peak = max(self._peak, self.sidecar.memory("VmHWM"))
             self.sidecar.kill()
             began = time.monotonic()
