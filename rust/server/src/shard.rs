@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -40,6 +40,9 @@ const IN_MEMORY: usize = 50_000;
 const MOST_OVERLAID: usize = 200_000;
 /// A tick that falls so far behind the clock was the clock's: it is told.
 const JUMP: i64 = 60 * 1_000_000_000;
+/// How far what is done beside requests stands behind them, of 19.
+#[cfg(target_os = "linux")]
+const BEHIND: i32 = 5;
 
 /// When something that arrived is acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -253,6 +256,24 @@ impl Shard {
     }
 }
 
+/// Lets threads that answer requests go first where there are not processors enough; threads that this one starts inherit it.
+fn yield_to_others() {
+    // On other systems than Linux it would be the whole process.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::nice(BEHIND);
+}
+
+/// Opens the store of waiting events; its own threads let others go first.
+fn opened(folder: &Path, horizon_days: u32, now: i64) -> Outcome<Pending> {
+    std::thread::scope(|scope| {
+        let opening = scope.spawn(|| {
+            yield_to_others();
+            Pending::open(folder, horizon_days, now)
+        });
+        opening.join().unwrap_or_else(|_| Err(Problem::unavailable(format!("{} could not be opened", folder.display()))))
+    })
+}
+
 /// What keeps a shard from its work, and can be done beside it.
 enum Chore {
     Save(Box<Save>),
@@ -271,6 +292,7 @@ struct Save {
 }
 
 fn do_chores(chores: &Receiver<Chore>, files: &Files, back: &Sender<Job>) {
+    yield_to_others();
     for chore in chores {
         let save = match chore {
             Chore::Save(save) => save,
@@ -733,7 +755,7 @@ impl Kept {
         let mut pending = None;
         let folder = entry.folder.join(PENDING);
         if folder.exists() {
-            let opened = Pending::open(&folder, horizon(&model), model.now).map_err(|problem| io::Error::other(problem.detail))?;
+            let opened = opened(&folder, horizon(&model), model.now).map_err(|problem| io::Error::other(problem.detail))?;
             told.extend(opened.take_damage());
             let written = opened.position().map_err(|problem| io::Error::other(problem.detail))?;
             let opened = Arc::new(opened);
@@ -815,7 +837,7 @@ impl Kept {
     /// Moves what waits for labels to the disk once it is much.
     fn unburden(&mut self) -> io::Result<()> {
         if self.pending.is_none() && self.model.waiting() > IN_MEMORY {
-            let opened = Pending::open(&self.entry.folder.join(PENDING), horizon(&self.model), self.model.now);
+            let opened = opened(&self.entry.folder.join(PENDING), horizon(&self.model), self.model.now);
             let opened = Arc::new(opened.map_err(|problem| io::Error::other(problem.detail))?);
             self.model.lean_on(&opened, false);
             self.pending = Some(opened);
