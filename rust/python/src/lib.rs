@@ -25,6 +25,10 @@ use barograph_engine::report::Method;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+/// The sidecar takes and gives back many small pieces on several threads at once.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The names of every family: what faces, golden rows, bench rows and method pages are checked against.
 #[pyfunction]
 fn catalog(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {

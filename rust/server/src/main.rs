@@ -6,6 +6,9 @@ use std::process::ExitCode;
 use barograph_server::config::Overrides;
 use clap::Parser;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Watches machine-learning models in production.
 #[derive(Parser)]
 #[command(version, name = "barograph-server")]

@@ -42,7 +42,7 @@ const MOST_OVERLAID: usize = 200_000;
 const JUMP: i64 = 60 * 1_000_000_000;
 /// How far what is done beside requests stands behind them, of 19.
 #[cfg(target_os = "linux")]
-const BEHIND: i32 = 5;
+const BEHIND: i32 = 10;
 
 /// When something that arrived is acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
