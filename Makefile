@@ -70,7 +70,7 @@ typing: develop-lint ## mypy and stubtest
 	$(BIN)/stubtest barograph._barograph --mypy-config-file pyproject.toml
 
 $(DENY):
-	CARGO_TARGET_DIR=$(CACHE)/tools-target cargo install -q cargo-deny@0.20.3 --locked --root $(CACHE)/tools
+	CARGO_TARGET_DIR=$(CACHE)/tools-target cargo install -q cargo-deny@0.20.2 --locked --root $(CACHE)/tools
 
 deny: check-tools $(DENY) ## licences, sources and duplicates of the Rust dependencies
 	$(DENY) --log-level error check bans licenses sources
