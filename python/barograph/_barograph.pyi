@@ -45,11 +45,14 @@ __all__ = [
     "RiskAlarm",
     "Sample",
     "SlicedProjections",
+    "Store",
     "Table",
     "Theta",
     "__version__",
     "catalog",
+    "check_config",
     "compare",
+    "config_keys",
     "distance",
     "infer_schema",
     "kolmogorov",
@@ -60,7 +63,12 @@ __all__ = [
     "policy_from_toml",
     "psi",
     "score",
+    "serve",
     "share",
+    "sidecar_load",
+    "store_check",
+    "store_compact",
+    "store_erase",
 ]
 
 _Floats = NDArray[np.float64]
