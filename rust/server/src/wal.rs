@@ -14,6 +14,8 @@ use crate::files::{Files, listed};
 const MAGIC: &[u8; 7] = b"BAROLOG";
 /// Of segments and of states.
 const VERSION: u8 = 1;
+/// No log ever comes to this number; a file that names it would leave none for what comes next.
+const LAST: u64 = 1 << 62;
 const HEADER: usize = 16;
 const RECORD_HEADER: usize = 16;
 /// A segment is closed when it has this many bytes.
@@ -92,8 +94,7 @@ fn record_at(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let mut crc = crc32fast::Hasher::new();
     crc.update(&number.to_le_bytes());
     crc.update(payload);
-    // The last number has none after it.
-    (crc.finalize() == u32::from_le_bytes([e, f, g, h]) && number < u64::MAX).then_some((number, payload))
+    (crc.finalize() == u32::from_le_bytes([e, f, g, h]) && number < LAST).then_some((number, payload))
 }
 
 /// Where the next record begins that can be read and whose number is not below `next`.
@@ -388,7 +389,7 @@ pub fn read_state<T>(
     told: &mut dyn FnMut(String),
 ) -> io::Result<Option<(u64, T)>> {
     for (name, path) in listed(folder, "state-", ".bin")?.into_iter().rev() {
-        let Some(number) = u64::from_str_radix(&name, 16).ok().filter(|number| *number < u64::MAX) else { continue };
+        let Some(number) = u64::from_str_radix(&name, 16).ok().filter(|number| *number < LAST) else { continue };
         let bytes = fs::read(&path)?;
         match opened(&bytes).and_then(read) {
             Ok(state) => return Ok(Some((number, state))),
@@ -497,11 +498,11 @@ mod tests {
     }
 
     #[test]
-    fn a_record_of_the_last_number_is_none() {
+    fn a_record_beyond_the_last_number_is_none() {
         let folder = folder("last");
         let path = written(&folder, 2);
         let mut bytes = fs::read(&path).unwrap();
-        bytes.extend(record_header(u64::MAX, b"x"));
+        bytes.extend(record_header(LAST, b"x"));
         bytes.push(b'x');
         fs::write(&path, &bytes).unwrap();
         let (log, damage, records) = all(&folder, 1);
