@@ -117,11 +117,17 @@ impl Log {
             fs::remove_file(path)?;
         }
         let found = listed(folder, "log-", ".wal")?;
-        let firsts: Vec<Option<u64>> = found.iter().map(|(name, _)| u64::from_str_radix(name, 16).ok()).collect();
+        let firsts: Vec<Option<u64>> =
+            found.iter().map(|(name, _)| u64::from_str_radix(name, 16).ok().filter(|first| *first < LAST)).collect();
         let (mut segments, mut next) = (VecDeque::new(), from);
         for (at, (_, path)) in found.iter().enumerate() {
             let Some(first) = firsts.get(at).copied().flatten() else { continue };
-            let last = at + 1 == found.len();
+            let last = firsts.get(at + 1..).is_none_or(|following| following.iter().all(Option::is_none));
+            // It was begun after all records before it: those that are not there are lost.
+            if first > next {
+                damage.missing += first - next;
+                next = first;
+            }
             // Records of this segment are all below `from` if the next one begins there or before.
             let done = firsts.get(at + 1).copied().flatten().is_some_and(|following| following <= from);
             let bytes = if done { fs::metadata(path)?.len() } else { Self::read(path, files, last, &mut next, &mut damage, each)? };
@@ -199,6 +205,9 @@ impl Log {
     pub fn append(&mut self, payload: &[u8]) -> io::Result<u64> {
         if payload.len() > MOST_RECORD {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("a record has at most {MOST_RECORD} bytes")));
+        }
+        if self.next >= LAST {
+            return Err(io::Error::other("the log has come to its last number: a file in its folder has a name that is not of its own"));
         }
         if self.open.is_none() || self.turned || self.segments.back().is_none_or(|segment| segment.bytes >= SEGMENT) {
             self.begin()?;
@@ -310,6 +319,7 @@ impl Log {
         };
         let mut file = File::open(&segment.path)?;
         file.seek(io::SeekFrom::Start(from))?;
+        cursor.next = cursor.next.max(segment.first);
         let left = if from == 0 { Vec::new() } else { cursor.bytes.split_off(cursor.at.min(cursor.bytes.len())) };
         let begin = if from == 0 { HEADER } else { 0 };
         cursor.bytes = left;
@@ -508,6 +518,25 @@ mod tests {
         let (log, damage, records) = all(&folder, 1);
         assert_eq!((records.len(), log.next()), (2, 3));
         assert!(damage.torn > 0);
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_segment_tells_of_the_records_before_it() {
+        let folder = folder("begun");
+        let path = written(&folder, 3);
+        let mut bytes = fs::read(&path).unwrap();
+        // A segment that was begun after the fourth record, which is lost.
+        bytes.truncate(HEADER);
+        bytes[8..].copy_from_slice(&5u64.to_le_bytes());
+        fs::write(folder.join("log-0000000000000005.wal"), &bytes).unwrap();
+        fs::write(folder.join("log-ffffffffffffffff.wal"), &bytes).unwrap();
+        let (mut log, damage, records) = all(&folder, 1);
+        assert_eq!((records.len(), damage.missing, log.next()), (3, 1, 5));
+        let mut cursor = Cursor::at(1);
+        log.append(b"five").unwrap();
+        let read: Vec<u64> = std::iter::from_fn(|| log.read_at(&mut cursor).unwrap()).map(|(number, _)| number).collect();
+        assert_eq!(read, [1, 2, 3, 5]);
         fs::remove_dir_all(folder).unwrap();
     }
 
