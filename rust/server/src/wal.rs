@@ -246,6 +246,11 @@ impl Log {
         header[7] = VERSION;
         header[8..].copy_from_slice(&self.next.to_le_bytes());
         let mut file = self.files.append(&path)?;
+        if self.segments.back().is_some_and(|segment| segment.path == path && segment.bytes > HEADER as u64) {
+            // Records of lower numbers than its name: they are not ours to remove.
+            (self.open, self.turned) = (Some(file), false);
+            return Ok(());
+        }
         // A segment of this name holds no record: it was begun and not written to.
         file.set_len(0)?;
         if let Err(error) = self.files.write(&mut file, &path, &header) {
@@ -537,6 +542,20 @@ mod tests {
         log.append(b"five").unwrap();
         let read: Vec<u64> = std::iter::from_fn(|| log.read_at(&mut cursor).unwrap()).map(|(number, _)| number).collect();
         assert_eq!(read, [1, 2, 3, 5]);
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_segment_that_is_not_empty_is_not_begun_anew() {
+        let folder = folder("named");
+        let path = written(&folder, 1);
+        fs::rename(path, folder.join("log-0000000000000002.wal")).unwrap();
+        let (mut log, ..) = all(&folder, 1);
+        let mut cursor = Cursor::at(1);
+        assert_eq!(log.read_at(&mut cursor).unwrap(), None);
+        assert_eq!(log.append(b"two").unwrap(), 2);
+        assert_eq!(log.read_at(&mut cursor).unwrap(), Some((2, b"two".to_vec())));
+        assert!(fs::read(folder.join("log-0000000000000002.wal")).unwrap().len() > 2 * (RECORD_HEADER + 3));
         fs::remove_dir_all(folder).unwrap();
     }
 
