@@ -112,7 +112,7 @@ fn segments(folder: &Folder, mut data: &[u8]) {
             2 => segment.extend(content),
             _ => {
                 folder.write(&format!("log-{name:016x}.wal"), &segment);
-                (name, segment) = (next.max(name + 1), begun(next));
+                (name, segment) = (next.max(name.saturating_add(1)), begun(next));
             }
         }
     }
