@@ -92,7 +92,7 @@ fn log(folder: &Folder, begun: bool) {
 
 /// Segments of records with checksums that fit, and of what lies between them.
 fn segments(folder: &Folder, mut data: &[u8]) {
-    let (mut name, mut segment, mut next) = (1, Vec::new(), 1u64);
+    let (mut name, mut segment, mut next) = (1u64, Vec::new(), 1u64);
     let begun = |first: u64| [b"BAROLOG\x01".as_slice(), &first.to_le_bytes()].concat();
     segment.extend(begun(1));
     while let Some(([what, length], rest)) = data.split_first_chunk::<2>() {
