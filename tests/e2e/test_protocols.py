@@ -32,7 +32,7 @@ PREDICTIONS = FRAME["_prediction"].to_list()
 
 
 def tensors(binary: bool) -> tuple[bytes, bytes, dict[str, object], dict[str, object], bytes]:
-    """The parts of an inference request and response: values as JSON, or as bytes behind it. JSON has null for what is missing, bytes NaN."""
+    """The parts of an inference request and response: values as JSON, or as bytes behind it."""
     whole = FRAME.filter(pl.col("x").is_not_null())
     names = [text.encode() for text in whole["c"]]
     parts = [struct.pack(f"<{len(whole)}d", *whole["x"]), b"".join(struct.pack("<I", len(name)) + name for name in names)]
@@ -163,7 +163,16 @@ def test_the_same_events_by_every_socket_and_version_of_http(running: Sidecar, t
             for encoding in (None, "gzip"):
                 model = f"{door}{version}-{encoding}".replace("--", "-")
                 learned(running, model)
-                command = ["curl", "-sS", "--fail-with-body", version, "-H", f"Authorization: Bearer {TOKEN}", "-H", f"Content-Type: {LINES}"]
+                command = [
+                    "curl",
+                    "-sS",
+                    "--fail-with-body",
+                    version,
+                    "-H",
+                    f"Authorization: Bearer {TOKEN}",
+                    "-H",
+                    f"Content-Type: {LINES}",
+                ]
                 command += ["-w", "\n%{http_version}"]
                 if door == "unix":
                     command += ["--unix-socket", socket]
@@ -217,13 +226,19 @@ def test_the_same_latencies_by_every_protocol(tmp_path: Path) -> None:
             "attributes": [{"key": "model", "value": {"stringValue": "otlp"}}],
         }
         histogram = {"aggregationTemporality": 1, "dataPoints": [point]}
-        body = {"resourceMetrics": [{"scopeMetrics": [{"metrics": [{"name": "model.latency", "unit": "s", "exponentialHistogram": histogram}]}]}]}
+        body = {
+            "resourceMetrics": [
+                {"scopeMetrics": [{"metrics": [{"name": "model.latency", "unit": "s", "exponentialHistogram": histogram}]}]}
+            ]
+        }
         answer = running.request("POST", "/v1/metrics", body)
         assert answer.status == 200, answer
         assert "rejectedDataPoints" not in answer.json.get("partialSuccess", {}), answer
 
         def buckets(model: str) -> list[tuple[str, str]]:
-            found = [line for line in running.get("/metrics").body.decode().splitlines() if line.startswith("barograph_call_seconds_bucket{")]
+            found = [
+                line for line in running.get("/metrics").body.decode().splitlines() if line.startswith("barograph_call_seconds_bucket{")
+            ]
             mine = [line.replace(f'model="{model}"', "") for line in found if f'model="{model}"' in line]
             return [(line.split()[0], line.split()[1]) for line in mine]
 

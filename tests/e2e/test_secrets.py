@@ -74,7 +74,9 @@ def everything(running: Sidecar, first: int) -> int:
     outputs = [{"name": "predict", "shape": [10], "datatype": "FP64", "data": [0.5] * 10}]
     both = {"request": {"id": f"call-{first}-Zz1", "inputs": inputs}, "response": {"outputs": outputs}}
     sent.append(running.request("POST", path + "?protocol=open_inference", both))
-    data = base64.b64encode(json.dumps({"instances": [{name: row[name] for name in row if name != "_id"} for row in frames[6]]}).encode()).decode()
+    data = base64.b64encode(
+        json.dumps({"instances": [{name: row[name] for name in row if name != "_id"} for row in frames[6]]}).encode()
+    ).decode()
     capture = {"endpointInput": {"observedContentType": JSON, "encoding": "BASE64", "data": data}}
     line = {"captureData": capture, "eventMetadata": {"eventId": f"event-{first}-Zz1"}, "eventVersion": "0"}
     sent.append(running.request("POST", path + "?protocol=sagemaker", json.dumps(line).encode(), LINES))
