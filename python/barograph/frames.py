@@ -116,8 +116,10 @@ def _sliced(frame: pl.DataFrame) -> Iterator[Any]:
 def _checked(frame: pl.DataFrame) -> Any:
     import polars as pl
 
-    odd = [name for name, dtype in frame.schema.items() if dtype == pl.Object]
-    return frame.with_columns(pl.lit(None, dtype=pl.Binary).alias(name) for name in odd) if odd else frame
+    # Polars exports a column without a type with a buffer that Arrow's readers refuse; one of no names fits every kind as well.
+    untyped: dict[Any, Any] = {pl.Object: pl.Binary(), pl.Null: pl.Enum([])}
+    odd = {name: untyped[dtype] for name, dtype in frame.schema.items() if dtype in untyped}
+    return frame.with_columns(pl.lit(None, dtype=dtype).alias(name) for name, dtype in odd.items()) if odd else frame
 
 
 def _from_dict(columns: Mapping[Any, Any]) -> pl.DataFrame:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import barograph as bg
 import numpy as np
+import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -35,6 +36,17 @@ def test_missing_extra_and_retyped_columns_are_rows_that_name_them():
     assert rows(report, "amuont")["reason"][0] == "not in the reference: not compared"
     assert report.unjudged == ["amount", "number"]
     assert not report.drifted
+
+
+@pytest.mark.parametrize("values", [[1.0, 2.0], ["a", "b"], [True, False]])
+def test_a_column_of_nulls_without_a_type_fits_every_kind(values):
+    """Polars' own export of such a column is refused; a dictionary without values made the border panic."""
+    reference = bg.Reference({"x": values * 1000})
+    for current in ({"x": [None] * 500}, pl.DataFrame({"x": [None] * 500}), pd.DataFrame({"x": pd.Categorical([None] * 500)})):
+        report = bg.compare(reference, current)
+        assert verdict(report, "x") == "critical"
+        assert rows(report, "x", "null_share")["value"][0] == 1.0
+    assert bg.profile({"x": [None] * 5})["x"].null_count == 5
 
 
 def test_an_int_against_an_int_of_another_size_is_the_same_kind():

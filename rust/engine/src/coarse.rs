@@ -213,7 +213,7 @@ fn codes(array: &dyn Array, lookup: &dyn Fn(&str) -> usize) -> Option<Vec<Option
         DataType::Dictionary(..) => {
             let dictionary = array.as_any_dictionary_opt()?;
             let values = codes(dictionary.values().as_ref(), lookup)?;
-            let keys = dictionary.normalized_keys();
+            let keys = crate::frame::keys_of(dictionary);
             (0..array.len()).map(|row| if array.is_valid(row) { values.get(*keys.get(row)?).copied().flatten() } else { None }).collect()
         }
         _ => return None,

@@ -161,6 +161,11 @@ fn decimal<T>(scale: i8, integer: impl Fn(T) -> f64) -> impl Fn(T) -> f64 {
     move |value| if scale >= 0 { integer(value) / power } else { integer(value) * power }
 }
 
+/// The key of every row, 0 where there is none; nothing for a dictionary without values, which Arrow's own function panics at.
+pub(crate) fn keys_of(dictionary: &dyn arrow_array::array::AnyDictionaryArray) -> Vec<usize> {
+    if dictionary.values().is_empty() { Vec::new() } else { dictionary.normalized_keys() }
+}
+
 fn dictionary_numbers(array: &dyn Array, sink: &mut dyn FnMut(&[f64])) -> bool {
     let Some(dictionary) = array.as_any_dictionary_opt() else { return false };
     let values = dictionary.values();
@@ -170,7 +175,7 @@ fn dictionary_numbers(array: &dyn Array, sink: &mut dyn FnMut(&[f64])) -> bool {
             return false;
         }
     }
-    let keys = dictionary.normalized_keys();
+    let keys = keys_of(dictionary);
     let picked: Vec<f64> = (0..array.len())
         .filter(|row| array.is_valid(*row) && keys.get(*row).is_some_and(|key| *key < values.len() && values.is_valid(*key)))
         .map(|row| doubles[keys[row]])
@@ -304,4 +309,27 @@ pub fn nanoseconds(array: &dyn Array) -> Option<Vec<Option<i64>>> {
         DataType::Time64(_) => scaled::<t::Time64NanosecondType>(array, 1),
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow_array::{DictionaryArray, Int8Array, StringArray, StringDictionaryBuilder};
+    use std::sync::Arc;
+
+    #[test]
+    fn a_dictionary_without_values_holds_nulls_alone() {
+        // Enum([]) of polars, a Categorical of nothing but missing values of pandas, and a message that says so of valid rows.
+        let keys = Int8Array::from(vec![None, None, None]);
+        let empty = DictionaryArray::new(keys, Arc::new(StringArray::from(Vec::<&str>::new())));
+        assert!(keys_of(&empty).is_empty());
+        let mut fed = 0;
+        assert!(numbers(&empty, &mut |block| fed += block.len()));
+        assert!(names(&empty, &mut |_, _| fed += 1));
+        assert_eq!(fed, 0);
+        assert_eq!(crate::text::strings(&empty), Some(vec![None, None, None]));
+        let mut some = StringDictionaryBuilder::<types::Int8Type>::new();
+        some.append_value("a");
+        assert_eq!(keys_of(&some.finish()), [0]);
+    }
 }

@@ -76,7 +76,7 @@ pub(crate) fn strings(array: &dyn Array) -> Option<Vec<Option<&str>>> {
     } else if let DataType::Dictionary(..) = array.data_type() {
         let dictionary = array.as_any_dictionary_opt()?;
         let values = strings(dictionary.values().as_ref())?;
-        let keys = dictionary.normalized_keys();
+        let keys = crate::frame::keys_of(dictionary);
         Some((0..array.len()).map(|row| if array.is_valid(row) { values.get(*keys.get(row)?).copied().flatten() } else { None }).collect())
     } else {
         None
