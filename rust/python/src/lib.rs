@@ -41,10 +41,19 @@ fn catalog(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     Ok(families)
 }
 
+/// Which code runs on this processor, where there is a choice.
+#[pyfunction]
+fn kernels(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let kernels = PyDict::new(py);
+    kernels.set_item("moments", barograph_core::sketches::Moments::kernel())?;
+    Ok(kernels)
+}
+
 #[pymodule(gil_used = false)]
 fn _barograph(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(catalog, module)?)?;
+    module.add_function(wrap_pyfunction!(kernels, module)?)?;
     profiles::register(module)?;
     references::register(module)?;
     ledgers::register(module)?;

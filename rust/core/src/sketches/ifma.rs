@@ -23,12 +23,14 @@ pub(super) struct Terms {
     pub(super) squares: [(u128, usize); 6],
 }
 
+/// Whether this processor has what [`sums`] is compiled for.
+pub(super) fn available() -> bool {
+    is_x86_feature_detected!("avx512ifma") && is_x86_feature_detected!("avx512dq")
+}
+
 /// The sums of a block of at most [`BLOCK`] values, a multiple of eight; `None` where this processor or these values will not do.
 pub(super) fn sums(values: &[f64]) -> Option<Terms> {
-    if values.len() > BLOCK
-        || !values.len().is_multiple_of(8)
-        || !(is_x86_feature_detected!("avx512ifma") && is_x86_feature_detected!("avx512dq"))
-    {
+    if values.len() > BLOCK || !values.len().is_multiple_of(8) || !available() {
         return None;
     }
     // SAFETY: the processor has just been asked for the two extensions the function is compiled for; 512-bit registers come with them.

@@ -171,6 +171,15 @@ impl Moments {
         Self::default()
     }
 
+    /// The code that sums blocks on this processor: "avx512ifma" or "portable". Both give the same sums.
+    pub fn kernel() -> &'static str {
+        #[cfg(target_arch = "x86_64")]
+        if super::ifma::available() {
+            return "avx512ifma";
+        }
+        "portable"
+    }
+
     /// Adds finite values; NaN and infinities are left out.
     pub fn update_many(&mut self, values: &[f64]) {
         #[cfg(target_arch = "x86_64")]
