@@ -1,5 +1,5 @@
 """The command line: `barograph profile`, `reference`, `compare`, `gate`, `backtest`, `config`, `dashboards`,
-`serve`, `store`, `top`, `bench`, `demo`.
+`serve`, `store`, `top`, `bench`, `demo`, `doctor`.
 
 Exit codes: 0 pass, 1 drift, 2 usage or data error, 3 a required column could not be judged. Data on stdout, the rest on stderr.
 """
@@ -7,6 +7,7 @@ Exit codes: 0 pass, 1 drift, 2 usage or data error, 3 a required column could no
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from barograph import doctor
 from barograph.errors import BarographError, FrameError, InvalidArgumentError
 
 _PASS, _DRIFT, _ERROR, _INCONCLUSIVE = 0, 1, 2, 3
@@ -23,6 +25,9 @@ _SEVERITIES = {"warning": ("warning", "critical"), "critical": ("critical",), "n
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and gives its exit code."""
     options = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal or pipe that knows ASCII alone gets a sign for what it cannot show, not an error half-way.
+        sys.stdout.reconfigure(errors="replace")
     try:
         code: int = options.run(options)
         sys.stdout.flush()
@@ -63,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--junit", metavar="OUT", help="write JUnit XML, one test case per column")
     compare.add_argument("--summary", metavar="OUT", help="append a Markdown table (default: the file $GITHUB_STEP_SUMMARY names)")
     compare.add_argument("--json", action="store_true", help="the report as JSON")
+    compare.add_argument("--no-histogram", action="store_true", help="do not draw the worst columns under the table")
     compare.add_argument("--fail-on", choices=sorted(_SEVERITIES), default="warning", help="what makes it exit 1 (default: warning)")
     compare.add_argument("--confidence", type=float, default=0.99, metavar="C", help="of every test (default: 0.99)")
     compare.set_defaults(run=_compare)
@@ -202,6 +208,8 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--time", metavar="COLUMN", help="its column of event times")
     demo.add_argument("--html", metavar="OUT", default="barograph-report.html", help="where the report goes (default: %(default)s)")
     demo.set_defaults(run=_demo)
+
+    doctor.add_command(commands)
     return parser
 
 
@@ -219,8 +227,11 @@ def _bench_sidecar(options: argparse.Namespace) -> int:
 
 
 def _version() -> str:
-    from barograph import __version__
-
+    try:
+        from barograph import __version__
+    except ImportError:
+        # `doctor` has to run, and tell, where the extension cannot be loaded.
+        return "unknown"
     return str(__version__)
 
 
@@ -299,6 +310,8 @@ def _compare(options: argparse.Namespace) -> int:
         with Path(summary).open("a", encoding="utf-8") as file:
             file.write(report.to_markdown())
     print(json.dumps(report.to_dict(), ensure_ascii=False, allow_nan=False) if options.json else report.to_terminal())
+    if not (options.json or options.no_histogram) and (drawn := report.to_histograms()):
+        print(f"\n{drawn}")
     if report.verdict in _SEVERITIES[options.fail_on]:
         return _DRIFT
     if report.unjudged:

@@ -34,6 +34,7 @@ from barograph.transport import Transport
 from barograph.watching import F, watched
 
 if TYPE_CHECKING:
+    import altair as alt
     import polars as pl
 
     from barograph.privacies import Privacy
@@ -417,6 +418,15 @@ class Client:
     def alerts(self) -> pl.DataFrame:
         """Every change of an alert, oldest first, as `Monitor.alerts` gives them."""
         return alerts_frame(list(self._pages("alerts", {})))
+
+    def plot(self, column: str | None = None, *, method: str | None = None, since: datetime | None = None) -> alt.LayerChart:
+        """A chart of Altair: verdicts of all columns over time, or one number of a column (or of the model) with its limits and alerts.
+
+        See `barograph.plots.history`.
+        """
+        from barograph import plots
+
+        return plots.history(self.history(since), self.alerts(), column=column, method=method)
 
     def _pages(self, what: str, query: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         after = None

@@ -26,6 +26,7 @@ from barograph.snapshots import as_bytes, write_whole
 from barograph.watching import F, Timer, quiet_at_fork, watched
 
 if TYPE_CHECKING:
+    import altair as alt
     import polars as pl
 
 __all__ = ["Monitor", "Summary"]
@@ -434,6 +435,15 @@ class Monitor:
         """
         return alerts_frame(json.loads(self._native.alerts(0)))
 
+    def plot(self, column: str | None = None, *, method: str | None = None, since: datetime | None = None) -> alt.LayerChart:
+        """A chart of Altair: verdicts of all columns over time, or one number of a column (or of the model) with its limits and alerts.
+
+        See `barograph.plots.history`.
+        """
+        from barograph import plots
+
+        return plots.history(self.history(since), self.alerts(), column=column, method=method)
+
     @property
     def policy(self) -> str:
         """What the monitor promises about false alerts, in words."""
@@ -449,6 +459,11 @@ class Monitor:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Monitor.restore, (self.snapshot(),)
+
+    def _repr_html_(self) -> str:
+        from barograph.cells import monitor_cell
+
+        return monitor_cell(self)
 
     def __repr__(self) -> str:
         return f"Monitor({self.name!r})"

@@ -135,6 +135,11 @@ class Profile:
 
     __hash__ = None  # type: ignore[assignment]
 
+    def _repr_html_(self) -> str:
+        from barograph.cells import profile_cell
+
+        return profile_cell(self)
+
     def __repr__(self) -> str:
         return f"Profile({self.rows:,} rows, {len(self)} columns)"
 

@@ -134,6 +134,11 @@ class Reference:
         """The values of each segment column that are counted apart, the most frequent first."""
         return dict(self._native.segments())
 
+    def _repr_html_(self) -> str:
+        from barograph.cells import reference_cell
+
+        return reference_cell(self)
+
     def __repr__(self) -> str:
         return f"Reference({self.id[:8]}, {self.rows:,} rows, {len(self.schema.kinds)} columns)"
 

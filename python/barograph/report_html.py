@@ -7,6 +7,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
+from barograph.reports import plain
 from barograph.verdicts import glyph, rank, sorted_columns
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
@@ -62,7 +63,8 @@ def cell(document: dict[str, Any], summary: str) -> str:
     for column in sorted_columns(document)[:50]:
         psi = methods.get((column["column"], "psi"), {}).get("value")
         rows += (
-            f"<tr><td>{glyph(column['verdict'])} {escape(column['verdict'] or column['role'])}</td><td>{escape(column['column'])}</td>"
+            f"<tr><td>{glyph(column['verdict'])} {escape(column['verdict'] or column['role'])}</td>"
+            f'<td style="text-align:left;max-width:28em;overflow-wrap:anywhere">{display_name(column["column"])}</td>'
             f"<td>{'' if psi is None else f'{psi:.3f}'}</td><td>{_spark(column['bars'])}</td>"
             f"<td>{escape(column['reason'] or '')}</td></tr>"
         )
@@ -91,13 +93,13 @@ def _heading(key: str, text: str) -> str:
 def _column(column: dict[str, Any], rows: list[dict[str, Any]], settings: dict[str, Any]) -> str:
     methods = {row["method"]: row for row in rows}
     psi, nulls = methods.get("psi", {}), methods.get("null_share", {})
-    name = escape(column["column"])
+    name = escape(plain(column["column"]))
     verdict = column["verdict"]
     change = nulls.get("value")
     word = escape(verdict or "not tested")
     limits = _limits(psi, settings["psi_tolerances"])
     moved = "".join(
-        f"<tr><td>{escape(bin['bin'])}</td><td>{_percent(bin['reference'])}</td><td>{_percent(bin['current'])}</td>"
+        f"<tr><td>{display_name(bin['bin'])}</td><td>{display_percent(bin['reference'])}</td><td>{display_percent(bin['current'])}</td>"
         f"<td>{bin['contribution']:.3f}</td></tr>"
         for bin in column["moved"]
     )
@@ -112,7 +114,7 @@ def _column(column: dict[str, Any], rows: list[dict[str, Any]], settings: dict[s
     return (
         f'<details class="col {_class(verdict)}" data-name="{name}" data-verdict="{word}" data-rank="{rank(verdict)}" '
         f'data-score="{column["score"] or 0:.9g}" data-nulls="{abs(change or 0):.9g}"><summary>'
-        f'<span class="badge">{glyph(verdict)} {word}</span><span class="name">{name}'
+        f'<span class="badge">{glyph(verdict)} {word}</span><span class="name">{display_name(column["column"])}'
         f"<small>{escape(column['role'])}, {escape(column['kind'])}</small></span>"
         f'<span class="limits">{limits}</span><span class="nulls{" moved" if nulls.get("verdict") in ("warning", "critical") else ""}">'
         f"{'' if change is None else f'{100 * change:+.1f} pt'}</span></summary>"
@@ -126,7 +128,7 @@ def _method(row: dict[str, Any]) -> str:
         limits += " (certain)"
     verdict = f"{glyph(row['verdict'])} {row['verdict']}" if row["verdict"] else ""
     p = "" if row["adjusted_p"] is None else "< 1e-15" if row["adjusted_p"] < 1e-15 else f"{row['adjusted_p']:.2g}"
-    cells = [row["method"].replace("_", " "), _number(row["value"]), limits, verdict, p, row["reason"] or ""]
+    cells = [row["method"].replace("_", " "), display_number(row["value"]), limits, verdict, p, row["reason"] or ""]
     return "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
 
 
@@ -145,7 +147,7 @@ def _summaries(column: dict[str, Any]) -> str:
 
 
 def _cell(value: Any) -> str:
-    return escape(value) if isinstance(value, str) else _number(value)
+    return display_name(value) if isinstance(value, str) else display_number(value)
 
 
 def _limits(psi: dict[str, Any], tolerances: list[float]) -> str:
@@ -193,15 +195,16 @@ def _area(bars: dict[str, Any], name: str) -> str:
     for fraction in (0.0, 0.25, 0.5, 0.75, 1.0):
         at = bars["edges"][round(fraction * count)]
         anchor = "start" if fraction == 0 else "end" if fraction == 1 else "middle"
-        labels += f'<text x="{_LEFT + fraction * (_W - _LEFT):.0f}" y="{_H - 6}" text-anchor="{anchor}">{_number(at)}</text>'
+        labels += f'<text x="{_LEFT + fraction * (_W - _LEFT):.0f}" y="{_H - 6}" text-anchor="{anchor}">{display_number(at)}</text>'
     for fraction in (0.5, 1.0):
         y = base - fraction * (base - 8)
         labels += f'<path class="grid" d="M{_LEFT} {y:.1f}H{_W}"/>'
-        labels += f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{_percent(fraction * top)}</text>'
+        labels += f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{display_percent(fraction * top)}</text>'
     hover = "".join(
-        f'<rect class="hit" x="{_LEFT + at * step:.1f}" y="0" width="{step:.2f}" height="{base}"><title>{escape(label)}: reference '
-        f"{_percent(bars['reference'][at])}, current {_percent(bars['current'][at])}</title></rect>"
+        f'<path class="hit" d="M{_LEFT + at * step:.1f} 0h{step:.1f}v{base}h-{step:.1f}z"><title>{escape(label)}: '
+        f"{display_percent(bars['reference'][at])} → {display_percent(bars['current'][at])}</title></path>"
         for at, label in enumerate(bars["labels"])
+        if bars["reference"][at] or bars["current"][at]
     )
     return (
         f'<svg class="histogram" viewBox="0 0 {_W} {_H}" role="img" aria-label="histograms of {name}">'
@@ -219,13 +222,14 @@ def _names(bars: dict[str, Any], name: str) -> str:
     for at, label in enumerate(bars["labels"]):
         y = at * height
         was, now = bars["reference"][at], bars["current"][at]
+        label = plain(label)
         short = label if len(label) <= 20 else label[:19] + "…"
         lines += (
-            f"<g><title>{escape(label)}: reference {_percent(was)}, current {_percent(now)}</title>"
+            f"<g>{f'<title>{escape(label)}</title>' if short != label else ''}"
             f'<text x="{left - 8}" y="{y + 15}" text-anchor="end">{escape(short)}</text>'
             f'<rect class="was" x="{left}" y="{y + 2}" width="{was / top * 380:.1f}" height="18"/>'
             f'<rect class="now" x="{left}" y="{y + 7}" width="{now / top * 380:.1f}" height="8"/>'
-            f'<text x="{left + 388}" y="{y + 15}">{_percent(was)} → {_percent(now)}</text></g>'
+            f'<text x="{left + 388}" y="{y + 15}">{display_percent(was)} → {display_percent(now)}</text></g>'
         )
     size = max(len(bars["labels"]) * height, height)
     return f'<svg class="histogram names" viewBox="0 0 {_W + 60} {size}" role="img" aria-label="shares of {name}">{lines}</svg>'
@@ -251,11 +255,20 @@ def _spark(bars: dict[str, Any] | None) -> str:
     )
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %" if share >= 0.0995 else f"{100 * share:.1f} %" if share >= 0.001 else "0 %" if share == 0 else "< 0.1 %"
+def display_name(name: str) -> str:
+    """A name as markup: nothing in it is markup or steers the page, and text from right to left keeps to itself."""
+    return f"<bdi>{escape(plain(name))}</bdi>"
 
 
-def _number(value: float | None) -> str:
+def display_percent(share: float) -> str:
+    """A share as markup, rounded for reading."""
+    return (
+        f"{100 * share:.0f} %" if share >= 0.0995 else f"{100 * share:.1f} %" if share >= 0.001 else "0 %" if share == 0 else "&lt; 0.1 %"
+    )
+
+
+def display_number(value: float | None) -> str:
+    """A number in four digits, whole ones in all of theirs; nothing for None."""
     if value is None:
         return ""
     if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e15):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, overload
 from barograph.verdicts import glyph, sorted_columns
 
 if TYPE_CHECKING:
+    import altair as alt
     import polars as pl
 
 __all__ = ["DriftReport"]
@@ -92,6 +93,15 @@ class DriftReport:
 
         return report_gate.markdown(self._document, self.summary())
 
+    def plot(self, column: str | None = None, *, columns: int = 40) -> alt.LayerChart:
+        """A chart of Altair: the tested columns, worst first (at most `columns`), or one of them over its reference.
+
+        See `barograph.plots`.
+        """
+        from barograph import plots
+
+        return plots.report(self, columns) if column is None else plots.column(self, column)
+
     def _repr_html_(self) -> str:
         from barograph import report_html
 
@@ -107,15 +117,14 @@ class DriftReport:
 
     def to_terminal(self, color: bool | None = None, width: int | None = None) -> str:
         """A table, worst column first, at most `width` cells wide; colour if the output is a terminal and NO_COLOR is not set."""
-        if color is None:
-            color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        color = coloured() if color is None else color
         width = max(width or shutil.get_terminal_size((100, 24)).columns, 60)
         columns = sorted_columns(self._document)
         name_width = min(max([6, *(_cells(plain(column["column"])) for column in columns)]), max(12, width // 4))
         methods = {(row["column"], row["method"]): row for row in self._document["rows"]}
         beside = width - name_width - 4 - 14 - 8 - 2 - 15 - 2
         heading = f"  {'column':<{name_width}}  {'verdict':<14}{'psi':>8}  {'nulls':>15}" + ("  reason" if beside >= 40 else "")
-        lines = [_paint("1", heading, color)]
+        lines = [paint("1", heading, color)]
         for column in columns:
             psi, nulls = methods.get((column["column"], "psi"), {}), methods.get((column["column"], "null_share"), {})
             verdict = column["verdict"]
@@ -126,15 +135,22 @@ class DriftReport:
             head = f"  {fit(plain(column['column']), name_width)}  "
             reason = plain(column["reason"] or "")
             tail = f"{value:>8}  {change:>15}" + (f"  {fit(reason, beside)}" if beside >= 40 else "")
-            lines.append(head + _paint(_COLOURS.get(verdict or "", "2"), f"{mark:<14}", color) + tail.rstrip())
+            lines.append(head + paint(_COLOURS.get(verdict or "", "2"), f"{mark:<14}", color) + tail.rstrip())
             if reason and beside < 40:
-                lines.append(_paint("2", fit(f"    {reason}", width).rstrip(), color))
-        lines += ["", _paint("1", self.summary(), color)]
+                lines.append(paint("2", fit(f"    {reason}", width).rstrip(), color))
+        lines += ["", paint("1", self.summary(), color)]
         lines += [
             f"{self._document['n_current']:,} rows against {self._document['n_reference']:,}, reference {self._document['reference'][:8]}"
         ]
         lines += [fit(f"note: {plain(note)}", width).rstrip() for note in self._document["notes"]]
         return "\n".join(lines)
+
+    def to_histograms(self, columns: int = 3, color: bool | None = None, width: int | None = None) -> str:
+        """The worst drifted columns drawn with blocks, now over their reference; empty if none drifted."""
+        from barograph.terminal_bars import histograms
+
+        width = width or shutil.get_terminal_size((100, 24)).columns
+        return histograms(self._document, columns, coloured() if color is None else color, width)
 
     def __str__(self) -> str:
         return self.to_terminal(color=False)
@@ -168,7 +184,13 @@ def alerts_frame(rows: list[dict[str, Any]]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema).with_columns(pl.col("time", "window_start").cast(pl.Datetime("ns", "UTC")))
 
 
-def _paint(code: str, text: str, color: bool) -> str:
+def coloured() -> bool:
+    """Whether the output is a terminal and NO_COLOR is not set."""
+    return sys.stdout.isatty() and "NO_COLOR" not in os.environ
+
+
+def paint(code: str, text: str, color: bool) -> str:
+    """Text in a colour of the terminal, if it is wanted."""
     return f"\x1b[{code}m{text}\x1b[0m" if color else text
 
 
