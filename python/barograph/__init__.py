@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from barograph import detectors, errors, estimates, metrics, plots, rollout, scores, sketches
+    from barograph import detectors, errors, estimates, metrics, plots, rollout, scores, sketches, widgets
     from barograph._barograph import ColumnProfile, __version__, catalog
     from barograph.backtests import Backtest, backtest
     from barograph.causes import Causes, explain
@@ -58,7 +58,7 @@ _HOMES = {
     "merge": "profiles",
     "profile": "profiles",
 }
-_MODULES = ("detectors", "errors", "estimates", "metrics", "plots", "rollout", "scores", "sketches")
+_MODULES = ("detectors", "errors", "estimates", "metrics", "plots", "rollout", "scores", "sketches", "widgets")
 
 __all__ = [
     "Backtest",
@@ -93,6 +93,7 @@ __all__ = [
     "rollout",
     "scores",
     "sketches",
+    "widgets",
 ]
 
 

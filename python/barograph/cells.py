@@ -9,15 +9,16 @@ from barograph.report_html import display_name, display_number, display_percent
 from barograph.verdicts import glyph, rank
 
 if TYPE_CHECKING:
+    from barograph.client import Client
     from barograph.monitors import Monitor
     from barograph.profiles import Profile
     from barograph.references import Reference
 
-__all__ = ["monitor_cell", "profile_cell", "reference_cell"]
+__all__ = ["monitor_cell", "monitor_numbers", "profile_cell", "reference_cell"]
 
 _MOST_COLUMNS = 50
 _MOST_ALERTS = 10
-_SPARK_WINDOWS = 60
+_LINE_WINDOWS = 60
 # Wide names wrap instead of pushing the numbers out of sight; nothing sets a colour of the page.
 _NAME_STYLE = "text-align:left;max-width:28em;overflow-wrap:anywhere"
 
@@ -65,34 +66,29 @@ def reference_cell(reference: Reference) -> str:
     return _cell(head, _table(heads, "".join(rows)) + _more(len(schema.kinds), "profile.to_frame()"))
 
 
-def monitor_cell(monitor: Monitor) -> str:
-    """The window that closed last: a row per column with its verdict and its score over time; metrics; open alerts."""
+def monitor_numbers(monitor: Monitor | Client) -> dict[str, Any]:
+    """The window that closed last, ready for JSON: verdict and score of every column, metrics, what they were before, open alerts."""
     import polars as pl
 
     from barograph.conditions import open_alerts
 
-    counts = monitor.counts()
-    history = monitor.history().filter(pl.col("segment").is_null())
-    head = f"<b>monitor</b> {display_name(monitor.name)} · {counts['events']:,} events"
-    if history.is_empty():
-        word = "no window has closed yet" if counts["events"] else "nothing was observed yet"
-        return _cell(head, f"<p>{word}</p>")
-    last: Any = history["window_end"].max()
-    windows = history.filter(pl.col("method") == "events")["window_start"].n_unique()
-    head += f" · {windows:,} windows, the last ends {last:%Y-%m-%d %H:%M} UTC"
+    history = monitor.history().filter(pl.col("segment").is_null()).sort("window_start", maintain_order=True)
+    counted = history.filter((pl.col("column") == "(model)") & (pl.col("method") == "events"))
     # Tickets and what is worse, open whenever one asks.
     opened = sorted(open_alerts(monitor.alerts(), (1 << 63) - 1, "ticket"), key=lambda one: str(one["severity"]))
-    items = "".join(
-        f"<li>{escape(one['severity'])}: {display_name(one['column'])}{': ' + escape(one['reason']) if one['reason'] else ''}</li>"
-        for one in opened[:_MOST_ALERTS]
-    )
-    more = f"<li>and {len(opened) - _MOST_ALERTS} more</li>" if len(opened) > _MOST_ALERTS else ""
-    word = f"{len(opened)} open alert{'s' if len(opened) != 1 else ''}"
-    alerts = f"<p><b>{word}</b></p><ul>{items}{more}</ul>" if opened else "<p>no open alert</p>"
-    return _cell(head, alerts + _verdict_table(history, last) + _metric_table(history, last))
+    last: Any = counted["window_end"].max()
+    return {
+        "events": int(counted["value"].sum() or 0),
+        "windows": counted.height,
+        "last": None if last is None else f"{last:%Y-%m-%d %H:%M} UTC",
+        "alerts": [{name: one[name] for name in ("severity", "column", "reason")} for one in opened[:_MOST_ALERTS]],
+        "open": len(opened),
+        "columns": [] if last is None else _judged(history, last),
+        "metrics": [] if last is None else _metrics(history, last),
+    }
 
 
-def _verdict_table(history: Any, last: Any) -> str:
+def _judged(history: Any, last: Any) -> list[dict[str, Any]]:
     import polars as pl
 
     judged = history.filter((pl.col("window_end") == last) & pl.col("verdict").is_not_null() & (pl.col("column") != "(model)"))
@@ -101,35 +97,68 @@ def _verdict_table(history: Any, last: Any) -> str:
         known = worst.get(row["column"])
         if known is None or rank(row["verdict"]) < rank(known["verdict"]):
             worst[row["column"]] = row
-    if not worst:
-        return ""
-    scores = history.filter(pl.col("method") == "psi").sort("window_start")
-    rows = ""
-    for name, row in sorted(worst.items(), key=lambda one: rank(one[1]["verdict"]))[:_MOST_COLUMNS]:
-        values = scores.filter(pl.col("column") == name)["value"].to_list()
-        score = values[-1] if values else None
-        verdict = row["verdict"]
-        said = f"{glyph(verdict)} {escape(verdict)}"
-        said_score = "" if score is None else f"{score:.3f}"
-        rows += _row(display_name(name), said, said_score, _spark(values[-_SPARK_WINDOWS:]), escape(row["reason"] or ""))
-    return _table(["column", "verdict", "PSI", "PSI over time", "reason"], rows) + _more(len(worst), "history()")
+    scores = history.filter(pl.col("method") == "psi").group_by("column").agg(pl.col("value").tail(_LINE_WINDOWS))
+    lines = dict(scores.rows())
+    out = []
+    for name, row in sorted(worst.items(), key=lambda one: rank(one[1]["verdict"])):
+        line = lines.get(name, [])
+        shown = {"column": name, "verdict": row["verdict"], "score": line[-1] if line else None, "reason": row["reason"], "line": line}
+        out.append(shown)
+    return out
 
 
-def _metric_table(history: Any, last: Any) -> str:
+def _metrics(history: Any, last: Any) -> list[dict[str, Any]]:
     import polars as pl
 
-    whole = history.filter((pl.col("column") == "(model)") & (pl.col("method") != "deploy")).sort("window_start")
-    rows = ""
+    whole = history.filter((pl.col("column") == "(model)") & (pl.col("method") != "deploy"))
+    out = []
     for method in whole["method"].unique(maintain_order=True):
         of_it = whole.filter(pl.col("method") == method)
         row = of_it.row(-1, named=True)
-        if row["window_end"] != last or row["value"] is None:
-            continue
-        limits = "" if row["lower"] is None else f"{display_number(row['lower'])} to {display_number(row['upper'])}"
-        said = f"{glyph(row['verdict'])} {escape(row['verdict'])}" if row["verdict"] else ""
-        values = of_it["value"].to_list()[-_SPARK_WINDOWS:]
-        rows += _row(escape(method.replace("_", " ")), display_number(row["value"]), limits, said, _spark(values))
-    return _table(["metric", "value", "limits", "verdict", "over time"], rows) if rows else ""
+        if row["window_end"] == last and row["value"] is not None:
+            shown = {name: row[name] for name in ("value", "lower", "upper", "verdict")}
+            out.append({"metric": method, **shown, "line": of_it["value"].to_list()[-_LINE_WINDOWS:]})
+    return out
+
+
+def monitor_cell(monitor: Monitor) -> str:
+    """The window that closed last: a row per column with its verdict and its score over time; metrics; open alerts."""
+    numbers = monitor_numbers(monitor)
+    events = monitor.counts()["events"]
+    head = f"<b>monitor</b> {display_name(monitor.name)} · {events:,} events"
+    if not numbers["windows"]:
+        return _cell(head, f"<p>{'no window has closed yet' if events else 'nothing was observed yet'}</p>")
+    head += f" · {numbers['windows']:,} windows, the last ends {numbers['last']}"
+    count = numbers["open"]
+    items = "".join(
+        f"<li>{escape(one['severity'])}: {display_name(one['column'])}{': ' + escape(one['reason']) if one['reason'] else ''}</li>"
+        for one in numbers["alerts"]
+    )
+    more = f"<li>and {count - len(numbers['alerts'])} more</li>" if count > len(numbers["alerts"]) else ""
+    alerts = f"<p><b>{count} open alert{'s' if count != 1 else ''}</b></p><ul>{items}{more}</ul>" if count else "<p>no open alert</p>"
+    columns = "".join(
+        _row(
+            display_name(row["column"]),
+            f"{glyph(row['verdict'])} {escape(row['verdict'])}",
+            "" if row["score"] is None else f"{row['score']:.3f}",
+            _line(row["line"]),
+            escape(row["reason"] or ""),
+        )
+        for row in numbers["columns"][:_MOST_COLUMNS]
+    )
+    metrics = "".join(
+        _row(
+            escape(row["metric"].replace("_", " ")),
+            display_number(row["value"]),
+            "" if row["lower"] is None else f"{display_number(row['lower'])} to {display_number(row['upper'])}",
+            f"{glyph(row['verdict'])} {escape(row['verdict'])}" if row["verdict"] else "",
+            _line(row["line"]),
+        )
+        for row in numbers["metrics"]
+    )
+    body = _table(["column", "verdict", "PSI", "PSI over time", "reason"], columns) if columns else ""
+    body += _more(len(numbers["columns"]), "history()")
+    return _cell(head, alerts + body + (_table(["metric", "value", "limits", "verdict", "over time"], metrics) if metrics else ""))
 
 
 def _row(name: str, *cells: str) -> str:
@@ -156,7 +185,7 @@ def _share_bar(part: int, whole: int) -> str:
     return f'<meter min="0" max="1" value="{share:.4g}" style="width:3em"></meter> {display_percent(share)}' if part else "0 %"
 
 
-def _spark(values: list[float | None]) -> str:
+def _line(values: list[float | None]) -> str:
     """A line of at most sixty values, gaps where there are none."""
     known = [value for value in values if value is not None]
     if len(known) < 2:
@@ -175,6 +204,6 @@ def _spark(values: list[float | None]) -> str:
         pen = "L"
     text = f"from {display_number(known[0])} to {display_number(known[-1])}"
     return (
-        f'<svg width="120" height="28" viewBox="0 0 120 28" role="img" aria-label="{escape(text)}"><title>{escape(text)}</title>'
+        f'<svg width="120" height="28" viewBox="0 0 120 28" role="img" aria-label="{text}"><title>{text}</title>'
         f'<path d="{path}" fill="none" stroke="currentColor" stroke-width="1.5"/></svg>'
     )

@@ -310,7 +310,7 @@ def _compare(options: argparse.Namespace) -> int:
         with Path(summary).open("a", encoding="utf-8") as file:
             file.write(report.to_markdown())
     print(json.dumps(report.to_dict(), ensure_ascii=False, allow_nan=False) if options.json else report.to_terminal())
-    if not (options.json or options.no_histogram) and (drawn := report.to_histograms()):
+    if not (options.json or options.no_histogram) and _shows("█") and (drawn := report.to_histograms()):
         print(f"\n{drawn}")
     if report.verdict in _SEVERITIES[options.fail_on]:
         return _DRIFT
@@ -319,6 +319,15 @@ def _compare(options: argparse.Namespace) -> int:
         print(f"barograph: inconclusive, these features could not be judged: {names}", file=sys.stderr)
         return _INCONCLUSIVE
     return _PASS
+
+
+def _shows(sign: str) -> bool:
+    """Whether the output can hold a sign at all."""
+    try:
+        sign.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _gate(options: argparse.Namespace) -> int:
