@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from barograph.conditions import Condition
     from barograph.drift import compare
     from barograph.feedback import FeedbackLoop
+    from barograph.histories import Timeline, history
     from barograph.lineages import Lineage
     from barograph.monitors import Monitor
     from barograph.privacies import Privacy
@@ -48,6 +49,7 @@ _HOMES = {
     "Condition": "conditions",
     "Lineage": "lineages",
     "RetrainRequest": "triggers",
+    "Timeline": "histories",
     "Trigger": "triggers",
     "Webhook": "webhooks",
     "Backtest": "backtests",
@@ -55,6 +57,7 @@ _HOMES = {
     "compare": "drift",
     "connect": "client",
     "explain": "causes",
+    "history": "histories",
     "merge": "profiles",
     "profile": "profiles",
 }
@@ -75,6 +78,7 @@ __all__ = [
     "Reference",
     "RetrainRequest",
     "Schema",
+    "Timeline",
     "Trigger",
     "Webhook",
     "__version__",
@@ -86,6 +90,7 @@ __all__ = [
     "errors",
     "estimates",
     "explain",
+    "history",
     "merge",
     "metrics",
     "plots",

@@ -6,6 +6,7 @@
 | a report | `report.plot("delay")` | the column now over its reference |
 | a monitor, a client | `monitor.plot()` | columns by windows, in the colour of their verdict, with deploys and alerts |
 | a monitor, a client | `monitor.plot("delay")`, `monitor.plot(method="roc_auc")` | one number over time, its limits, its threshold |
+| a timeline | `bg.history(monitor).plot("roc_auc")` | a metric, its mean in each iteration, and what happened |
 | a `history()` frame | `bg.plots.history(frame)` | the same, from the frame alone |
 
 All return a chart: a notebook shows it, `chart.save("x.html")` writes it, `chart.save("x.png")` and `"x.svg"` too where vl-convert is
@@ -23,14 +24,16 @@ if TYPE_CHECKING:
     import altair as alt
     import polars as pl
 
+    from barograph.histories import Timeline
     from barograph.reports import DriftReport
 
-__all__ = ["column", "history", "report"]
+__all__ = ["column", "history", "report", "timeline"]
 
 _VERDICTS = ["critical", "warning", "info", "insufficient", "invalid", "ok"]
 _COLOURS = ["#b3261e", "#d98a00", "#2f86c1", "#8a72b5", "#8a72b5", "#6cae7f"]
 _SHAPES = ["triangle-up", "triangle-right", "diamond", "circle", "cross", "circle"]
 _SIDES, _SIDE_COLOURS = ["reference", "current"], ["#8aa0b8", "#d9541e"]
+_EVENT_COLOURS = ["#6b4fa0", "#1a2330", "#2f86c1", "#6cae7f", "#b3261e", "#d98a00"]
 _WIDTH = 640
 _MOST_WINDOWS = 400
 """Windows side by side: beyond it neighbours share a place, and the worst of them is shown."""
@@ -99,7 +102,8 @@ def _numbers(bars: dict[str, Any], title: dict[str, str]) -> alt.LayerChart:
             ],
         )
     )
-    return _styled(altair.layer(shaded, line, hover).properties(width=_WIDTH, height=220, title=title))
+    chart: alt.LayerChart = _styled(altair.layer(shaded, line, hover).properties(width=_WIDTH, height=220, title=title))
+    return chart
 
 
 def _names(bars: dict[str, Any], title: dict[str, str]) -> alt.LayerChart:
@@ -126,9 +130,10 @@ def _names(bars: dict[str, Any], title: dict[str, str]) -> alt.LayerChart:
             .encode(x=x, y=y, color=colour, tooltip=tips)
         )
 
-    return _styled(
+    chart: alt.LayerChart = _styled(
         altair.layer(side("reference", 16), side("current", 7)).properties(width=_WIDTH - 100, height=altair.Step(22), title=title)
     )
+    return chart
 
 
 def report(report: DriftReport, columns: int = 40) -> alt.LayerChart:
@@ -199,9 +204,10 @@ def report(report: DriftReport, columns: int = 40) -> alt.LayerChart:
     )
     title = {"text": report.summary(), "subtitle": subtitle, "offset": 18}
     # Where nothing is tested there is nothing to lay out by steps, and a blank says so.
-    return _styled(
+    chart: alt.LayerChart = _styled(
         altair.layer(marks, named, ranges, dots, words).properties(width=_WIDTH - 160, height=altair.Step(20) if rows else 40, title=title)
     )
+    return chart
 
 
 def history(
@@ -297,7 +303,8 @@ def _heat(whole: pl.DataFrame, deploys: pl.DataFrame, opened: list[dict[str, Any
         layers.append(dots.encode(x=x, y=altair.Y("column:N", sort=None, axis=axis, title=None), tooltip=tip))
         subtitle += "; ▲ an alert opened"
     title = {"text": "verdicts over time", "subtitle": subtitle}
-    return _styled(altair.layer(*layers).properties(width=_WIDTH, height=altair.Step(18) if rows else 40, title=title))
+    chart: alt.LayerChart = _styled(altair.layer(*layers).properties(width=_WIDTH, height=altair.Step(18) if rows else 40, title=title))
+    return chart
 
 
 def _line(rows: pl.DataFrame, deploys: pl.DataFrame, opened: list[dict[str, Any]], column: str, method: str) -> alt.LayerChart:
@@ -353,7 +360,70 @@ def _line(rows: pl.DataFrame, deploys: pl.DataFrame, opened: list[dict[str, Any]
     layers += _deploys(deploys, x)
     name = "of the model" if column == "(model)" else f"of {_short(plain(column))}"
     title = {"text": f"{label} {name}", "subtitle": f"{rows.height:,} windows" + ("; ▼ an alert opened" if marks else "")}
-    return _styled(altair.layer(*layers).properties(width=_WIDTH, height=220, title=title))
+    chart: alt.LayerChart = _styled(altair.layer(*layers).properties(width=_WIDTH, height=220, title=title))
+    return chart
+
+
+def timeline(timeline: Timeline, metric: str | None = None) -> alt.VConcatChart:
+    """A metric of every window with the mean of each iteration and its limits, and below it deploys, references, alerts and the rest.
+
+    metric: the first of quality if absent. Raises NotFoundError for one that the timeline has not.
+    """
+    from barograph.reports import plain
+
+    altair = _altair()
+    iterations = timeline._iterations(metric, 0.95)
+    metric = iterations[0].metric if iterations else None
+    x = _times()
+    rows = timeline._rows
+    values = [
+        {"from": _epoch(row["time"]), "value": row["value"], "lower": row["lower"], "upper": row["upper"]}
+        for row in rows
+        if row["event"] == "metric" and row["name"] == metric
+    ]
+    values = values[:: max(1, -(-len(values) // (4 * _MOST_WINDOWS)))]
+    means = [
+        {"from": _epoch(one.began), "to": _epoch(one.ended), "value": one.value, "lower": one.lower, "upper": one.upper}
+        | {"name": f"{one.iteration}: {_short(plain(one.version or ''), 30)}", "verdict": one.verdict}
+        for one in iterations
+    ]
+    label = (metric or "no metric yet").replace("_", " ")
+    y = altair.Y("value:Q", title=label, scale=altair.Scale(zero=False))
+    tips = [altair.Tooltip("from:T", format="%Y-%m-%d %H:%M"), altair.Tooltip("value:Q", format=".4g")]
+    points = altair.Chart(_inline(values)).mark_point(size=18, filled=True, color="#8aa0b8", opacity=0.8).encode(x=x, y=y, tooltip=tips)
+    base = altair.Chart(_inline(means))
+    limits = base.transform_filter("isValid(datum.lower)").mark_rect(color="#d9541e", opacity=0.16)
+    limits = limits.encode(x=x, x2="to:T", y=altair.Y("lower:Q", title=label), y2="upper:Q")
+    tips = [altair.Tooltip("name:N", title="iteration"), altair.Tooltip("value:Q", format=".4g"), altair.Tooltip("verdict:N")]
+    lines = base.transform_filter("isValid(datum.value)").mark_rule(color="#d9541e", strokeWidth=2.5)
+    lines = lines.encode(x=x, x2="to:T", y=y, tooltip=tips)
+    names = base.mark_text(align="left", dx=3, fontSize=11, color="#566273", baseline="top").encode(x=x, y=altair.value(2), text="name:N")
+    begins = altair.Chart(_inline(means[1:])).mark_rule(strokeDash=[3, 3], color="#1a2330").encode(x=x)
+    top = altair.layer(points, limits, lines, begins, names).properties(width=_WIDTH, height=220)
+    happened = [
+        {"from": _epoch(row["time"]), "event": row["event"] if row["severity"] is None else row["severity"], "state": row["state"]}
+        | {"said": _short(plain(f"{row['name'] or ''} {row['state'] or ''}: {row['reason'] or ''}"), 200)}
+        for row in rows
+        if row["event"] not in ("metric", "cost")
+    ]
+    happened = happened[-20 * _MOST_WINDOWS :]
+    order = ["reference", "deploy", "decision", "retrain", "page", "ticket"]
+    shape = altair.Shape("state:N", legend=None)
+    colour = altair.Color("event:N", scale=altair.Scale(domain=order, range=_EVENT_COLOURS), legend=None)
+    strip = altair.Chart(_inline(happened)).mark_point(size=60, filled=True, opacity=0.9)
+    strip = strip.encode(
+        x=x, y=altair.Y("event:N", title=None, sort=order), color=colour, shape=shape, tooltip=[altair.Tooltip("said:N", title="what")]
+    )
+    both = altair.vconcat(top, strip.properties(width=_WIDTH, height=altair.Step(18) if happened else 20)).resolve_scale(x="shared")
+    verdict = iterations[-1].verdict if iterations else "nothing has happened yet"
+    subtitle = f"iteration {iterations[-1].iteration} against the one before: {verdict}" if len(iterations) > 1 else f"{len(rows):,} rows"
+    chart: alt.VConcatChart = _styled(both.properties(title={"text": f"{label} of {_short(plain(timeline.model))}", "subtitle": subtitle}))
+    return chart
+
+
+def _epoch(nanoseconds: int) -> int:
+    """Milliseconds, as Vega counts."""
+    return nanoseconds // 1_000_000
 
 
 def _deploys(deploys: pl.DataFrame, x: Any) -> list[Any]:
@@ -398,15 +468,14 @@ def _inline(rows: list[dict[str, Any]]) -> Any:
     return _altair().InlineData(values=rows)
 
 
-def _styled(chart: Any) -> alt.LayerChart:
+def _styled(chart: Any) -> Any:
     font = "system-ui, -apple-system, 'Segoe UI', sans-serif"
-    styled: alt.LayerChart = (
+    return (
         chart.configure(font=font, padding=12)
         .configure_view(stroke=None)
         .configure_title(anchor="start", fontSize=14, subtitleFontSize=12, subtitleColor="#566273")
         .configure_axis(labelColor="#566273", titleColor="#566273", titleFontWeight="normal", domainColor="#c9d1da", tickColor="#c9d1da")
     )
-    return styled
 
 
 def _stamp(time: Any) -> str:

@@ -22,6 +22,7 @@ MODULES = [
     "barograph.estimates",
     "barograph.feedback",
     "barograph.gates",
+    "barograph.histories",
     "barograph.lineages",
     "barograph.metrics",
     "barograph.monitors",
