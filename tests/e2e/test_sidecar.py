@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import contextlib
 import json
 import os
 import signal
@@ -120,6 +121,46 @@ def test_a_key_counts_once_also_after_a_restart(tmp_path: Path) -> None:
         running.start()
         assert running.request("POST", "/v1/models/m/events", body, LINES, Idempotency_Key="k").json["repeated"]
         assert running.model("m")["events"] == 1050
+
+
+def test_a_number_of_a_stream_counts_once_for_good(tmp_path: Path) -> None:
+    with sidecar(tmp_path) as running:
+        learn(running, "m")
+        frame = normal(rows=50)
+        body = lines(frame)
+
+        def send(place: str, path: str = "events", sent: bytes = body) -> bool:
+            answer = running.request("POST", f"/v1/models/m/{path}", sent, LINES, Barograph_Sequence=place)
+            assert answer.status == 200, answer
+            repeated: bool = answer.json["repeated"]
+            return repeated
+
+        places = ["a/7", "a/3", "a/18446744073709551615", "b/c/7"]
+        assert [send(place) for place in places + places] == [False] * 4 + [True] * 4
+        # A number is the stream's, whatever comes with it.
+        label = b'{"_id": 1, "_label": 1}'
+        assert send("a/7", "labels", label)
+        assert not send("a/8", "labels", label)
+        assert send("a/8")
+        running.kill()
+        running.start(wait=False)
+        # Before the log is replayed as well as after.
+        while True:
+            with contextlib.suppress(OSError):
+                assert [send(place) for place in places] == [True] * 4
+                break
+        running.until_ready()
+        running.stop()
+        running.start()
+        assert [send(place) for place in places] == [True] * 4
+        assert running.model("m")["events"] == 1200
+        both = running.request("POST", "/v1/models/m/events", body, LINES, Barograph_Sequence="a/9", Idempotency_Key="k")
+        assert (both.status, "came together" in both.json["detail"]) == (400, True)
+        for place in ("a", "a/", "/1", "a/x", "a/-1", "a/18446744073709551616", "a b/1", "s" * 201 + "/1"):
+            refused = running.request("POST", "/v1/models/m/events", body, LINES, Barograph_Sequence=place)
+            assert refused.status == 400, place
+            assert "STREAM/NUMBER" in refused.json["detail"]
+        assert "forgotten_streams" in running.get("/metrics").body.decode()
 
 
 def test_rows_that_cannot_be_taken_are_told_one_by_one(shared: Sidecar) -> None:

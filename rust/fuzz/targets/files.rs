@@ -15,6 +15,7 @@ use barograph_server::measurement::Measurement;
 use barograph_server::model::{Model, Settings};
 use barograph_server::pairing::Pairing;
 use barograph_server::privacy::Privacy;
+use barograph_server::streams::{Numbered, is_name};
 use barograph_server::record::{Happening, Record};
 use barograph_server::rows::batch_of;
 use barograph_server::secret::Secret;
@@ -51,9 +52,12 @@ impl Drop for Folder {
 }
 
 fn record(bytes: &[u8]) {
-    let keys = Record::keys(bytes);
+    if let Ok(numbered) = Numbered::parse(bytes) {
+        assert!(is_name(&numbered.stream));
+    }
+    let head = Record::head(bytes);
     if let Ok(record) = Record::from_bytes(bytes) {
-        assert!(keys.is_ok_and(|keys| keys == (record.now, record.once.clone())));
+        assert!(head.is_ok_and(|head| (head.now, &head.once, &head.numbers) == (record.now, &record.once, &record.numbers)));
         let again = record.to_bytes().expect("what was read can be written");
         assert!(Record::from_bytes(&again).is_ok());
     }
@@ -64,6 +68,7 @@ fn model(bytes: &[u8]) {
         let again = model.to_bytes().expect("what was read can be written");
         let read = Model::from_bytes(&again).expect("and read");
         assert_eq!((&read.settings, read.counts, read.now), (&model.settings, model.counts, model.now));
+        assert_eq!((read.streams.iter().count(), read.streams.forgotten), (model.streams.iter().count(), model.streams.forgotten));
         let _ = model.apply(&Record::new(model.now, Happening::Tick));
         let _ = model.shape(None);
     }

@@ -62,6 +62,7 @@ fn shown(model: &Model, behind: bool) -> Shown {
             ("unknown_fields", counts.unknown_fields),
             ("mistyped_fields", counts.mistyped_fields),
             ("failed", counts.failed),
+            ("forgotten_streams", model.streams.forgotten),
         ],
         halves: halves(model.halves()),
         learning: None,

@@ -24,6 +24,7 @@ use crate::record::{Happening, Once, Record, batch_from_stream, stream};
 use crate::rows::chance_name;
 use crate::secret::Secret;
 use crate::shape::{Mark, Shape};
+use crate::streams::Streams;
 
 /// How long a key of a batch is remembered.
 const REMEMBERED: i64 = 24 * 3600 * 1_000_000_000;
@@ -187,6 +188,8 @@ pub struct Model {
     pub now: i64,
     /// The record up to which what waits for labels was written to its shelf.
     pub shelved_at: u64,
+    /// What came of numbered streams.
+    pub streams: Streams,
     pairing: Pairing,
     keys: BTreeMap<u128, (i64, Once)>,
     order: VecDeque<(i64, u128)>,
@@ -202,6 +205,7 @@ impl Model {
             counts: Counts::default(),
             now: 0,
             shelved_at: 0,
+            streams: Streams::default(),
             pairing: Pairing::default(),
             keys: BTreeMap::new(),
             order: VecDeque::new(),
@@ -298,14 +302,21 @@ impl Model {
     pub fn apply(&mut self, record: &Record) -> Result<()> {
         self.now = self.now.max(record.now);
         let now = self.now;
-        for once in &record.once {
-            self.remember(*once, now);
-        }
         self.counts.refused += record.odd.refused;
         self.counts.unknown_fields += record.odd.unknown;
         self.counts.mistyped_fields += record.odd.mistyped;
         let done = self.happen(&record.happening, now);
-        self.counts.failed += u64::from(done.is_err());
+        // What failed did not count: it may come again.
+        if done.is_ok() {
+            for once in &record.once {
+                self.remember(*once, now);
+            }
+            for numbered in &record.numbers {
+                self.streams.insert(numbered, now);
+            }
+        } else {
+            self.counts.failed += 1;
+        }
         done
     }
 
@@ -510,6 +521,7 @@ impl Model {
                 learning.encode(&mut writer)?;
             }
         }
+        self.streams.encode(&mut writer);
         Ok(writer.into_payload())
     }
 
@@ -546,7 +558,12 @@ impl Model {
             0 => State::Learning(Learning::decode(&mut reader)?),
             _ => State::Watching(Box::new(Monitor::from_bytes(reader.bytes()?)?)),
         };
-        reader.finish()?;
+        // States from before there were streams end here.
+        let mut rest = Reader::new(reader.rest());
+        if !rest.is_empty() {
+            out.streams = Streams::decode(&mut rest)?;
+        }
+        rest.finish()?;
         Ok(out)
     }
 }

@@ -12,7 +12,7 @@ use crate::config::{NAMES, is_name};
 use crate::model::{Model, Settings};
 use crate::problem::{Outcome, Problem};
 use crate::record::{Happening, Oddities};
-use crate::shard::{Ack, Acknowledge, Arrival, Entry, Job, Setup, Shard, clock};
+use crate::shard::{Ack, Acknowledge, Arrival, Entry, Job, Setup, Shard, Ticket, clock};
 
 /// Memory is given out in pieces of so many bytes: a semaphore counts no further than a few billions.
 const PIECE: usize = 1024;
@@ -164,7 +164,7 @@ impl Models {
         entry: &Arc<Entry>,
         happening: Happening,
         (rows, odd): (u64, Oddities),
-        once: Option<(u128, u64)>,
+        once: Option<Ticket>,
         permit: Option<OwnedSemaphorePermit>,
     ) -> Outcome<Ack> {
         let (reply, answer) = oneshot::channel();

@@ -13,6 +13,7 @@ use barograph_engine::monitor::MOST_HALVINGS;
 use crate::ingest::arrow::framed;
 use crate::ingest::cloudevents::Side;
 use crate::measurement::Measurement;
+use crate::streams::Numbered;
 
 /// A batch that is counted once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +66,22 @@ pub enum Happening {
     Erase(u128),
 }
 
+/// Before the kind of a happening: places in streams follow, then the kind.
+const NUMBERS: u8 = 13;
+
+/// What stands before the happening of a record.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// When it arrived.
+    pub now: i64,
+    /// Keys of its batches.
+    pub once: Vec<Once>,
+    /// Places in streams of its batches.
+    pub numbers: Vec<Numbered>,
+    /// What was odd about them.
+    pub odd: Oddities,
+}
+
 /// A happening with what belongs to it.
 #[derive(Clone, Debug)]
 pub struct Record {
@@ -72,6 +89,8 @@ pub struct Record {
     pub now: i64,
     /// Keys of the batches it was put together from.
     pub once: Vec<Once>,
+    /// Places in streams of the batches it was put together from.
+    pub numbers: Vec<Numbered>,
     /// What was odd about them.
     pub odd: Oddities,
     /// What happens.
@@ -81,7 +100,7 @@ pub struct Record {
 impl Record {
     /// Something that happens now.
     pub fn new(now: i64, happening: Happening) -> Self {
-        Self { now, once: Vec::new(), odd: Oddities::default(), happening }
+        Self { now, once: Vec::new(), numbers: Vec::new(), odd: Oddities::default(), happening }
     }
 
     /// As bytes of a log.
@@ -97,6 +116,11 @@ impl Record {
             [once.key as u64, once.body, once.accepted, once.refused].into_iter().for_each(|part| writer.u64(part));
         }
         [self.odd.refused, self.odd.unknown, self.odd.mistyped].into_iter().for_each(|count| writer.u64(count));
+        if !self.numbers.is_empty() {
+            writer.u8(NUMBERS);
+            writer.len(self.numbers.len());
+            self.numbers.iter().for_each(|numbered| numbered.encode(&mut writer));
+        }
         match &self.happening {
             Happening::Events(batch) => {
                 writer.u8(1);
@@ -151,12 +175,12 @@ impl Record {
         Ok(writer.into_payload())
     }
 
-    /// The keys alone, and when it arrived: what is needed of records that are not applied yet.
+    /// What its batches are told apart by, and when it arrived: what is needed of records that are not applied yet.
     ///
     /// # Errors
     /// `Decode` for bytes that `to_bytes` did not write.
-    pub fn keys(bytes: &[u8]) -> Result<(i64, Vec<Once>)> {
-        head(&mut Reader::new(bytes))
+    pub fn head(bytes: &[u8]) -> Result<Head> {
+        head(&mut Reader::new(bytes)).map(|(head, _)| head)
     }
 
     /// Reads it back.
@@ -165,9 +189,8 @@ impl Record {
     /// `Decode` for bytes that `to_bytes` did not write.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let mut reader = Reader::new(bytes);
-        let (now, once) = head(&mut reader)?;
-        let odd = Oddities { refused: reader.count()?, unknown: reader.count()?, mistyped: reader.count()? };
-        let happening = match reader.u8()? {
+        let (Head { now, once, numbers, odd }, kind) = head(&mut reader)?;
+        let happening = match kind {
             1 => Happening::Events(table(&mut reader)?),
             2 => Happening::Labels(table(&mut reader)?),
             3 => Happening::Half(Side::Request, table(&mut reader)?),
@@ -186,18 +209,28 @@ impl Record {
             other => return Err(Error::decode(format!("a record of kind {other} is not known here")).hint("a newer version wrote it")),
         };
         reader.finish()?;
-        Ok(Self { now, once, odd, happening })
+        Ok(Self { now, once, numbers, odd, happening })
     }
 }
 
-fn head(reader: &mut Reader<'_>) -> Result<(i64, Vec<Once>)> {
+/// What stands before the happening, and the kind of that.
+fn head(reader: &mut Reader<'_>) -> Result<(Head, u8)> {
     let now = reader.i64()?;
     let mut once = Vec::new();
     for _ in 0..reader.len(5)? {
         let key = u128::from(reader.u64()?) << 64 | u128::from(reader.u64()?);
         once.push(Once { key, body: reader.u64()?, accepted: reader.u64()?, refused: reader.u64()? });
     }
-    Ok((now, once))
+    let odd = Oddities { refused: reader.count()?, unknown: reader.count()?, mistyped: reader.count()? };
+    let mut numbers = Vec::new();
+    let mut kind = reader.u8()?;
+    if kind == NUMBERS {
+        for _ in 0..reader.len(3)? {
+            numbers.push(Numbered::decode(reader)?);
+        }
+        kind = reader.u8()?;
+    }
+    Ok((Head { now, once, numbers, odd }, kind))
 }
 
 /// The batch as an Arrow stream after what the writer holds: the last part of a record needs no length.
@@ -248,6 +281,7 @@ mod tests {
             [("x", Arc::new(Float64Array::from(vec![Some(1.0), None]))), ("c", Arc::new(StringArray::from(vec!["a", "bc"])))];
         Record {
             once: vec![Once { key: 1 << 100 | 7, body: 2, accepted: 3, refused: 4 }],
+            numbers: vec![Numbered { stream: "s/t".into(), number: 1 << 40 }],
             odd: Oddities { refused: 4, unknown: 5, mistyped: 6 },
             ..Record::new(17, Happening::Sample(3, RecordBatch::try_from_iter(columns).unwrap()))
         }
@@ -257,7 +291,9 @@ mod tests {
     fn a_record_comes_back_as_it_was() {
         let record = sample();
         let read = Record::from_bytes(&record.to_bytes().unwrap()).unwrap();
-        assert_eq!((read.now, &read.once, read.odd), (17, &record.once, record.odd));
+        assert_eq!((read.now, &read.once, &read.numbers, read.odd), (17, &record.once, &record.numbers, record.odd));
+        let head = Record::head(&record.to_bytes().unwrap()).unwrap();
+        assert_eq!((head.once, head.numbers), (record.once, record.numbers));
         match (read.happening, record.happening) {
             (Happening::Sample(3, read), Happening::Sample(3, batch)) => assert_eq!(read, batch),
             (read, _) => panic!("{read:?}"),

@@ -22,6 +22,7 @@ use crate::problem::{Outcome, Problem};
 use crate::record::{Happening, Oddities, Once, Record};
 use crate::secret::Secret;
 use crate::shape::Shape;
+use crate::streams::{Numbered, Streams};
 use crate::wal::{self, Cursor, Log};
 
 /// Bytes of a log after which a state is written.
@@ -68,6 +69,35 @@ pub struct Ack {
     pub repeated: bool,
 }
 
+/// What tells a batch from all others, so that it counts once.
+#[derive(Clone, Debug)]
+pub enum Ticket {
+    /// Hashes of its `Idempotency-Key` and body.
+    Key(u128, u64),
+    /// Its place in a stream.
+    Number(Numbered),
+}
+
+impl Ticket {
+    /// That of a later part of the same body.
+    #[must_use]
+    pub fn part(&self, part: usize) -> Self {
+        match self {
+            Self::Key(key, body) => Self::Key(key.wrapping_add(part as u128), *body),
+            Self::Number(numbered) => Self::Number(numbered.part(part)),
+        }
+    }
+
+    /// Whether it is the same batch's, or claims to be.
+    fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Key(key, _), Self::Key(other, _)) => key == other,
+            (Self::Number(number), Self::Number(other)) => number == other,
+            _ => false,
+        }
+    }
+}
+
 /// Something that arrives at a model.
 #[derive(Debug)]
 pub struct Arrival {
@@ -77,8 +107,8 @@ pub struct Arrival {
     pub rows: u64,
     /// Rows that were refused, and what was odd.
     pub odd: Oddities,
-    /// Hashes of its `Idempotency-Key` and body.
-    pub once: Option<(u128, u64)>,
+    /// What it is told from others by, if it is to count once.
+    pub once: Option<Ticket>,
     /// Who waits for it.
     pub reply: oneshot::Sender<Outcome<Ack>>,
     /// Memory that it takes until it has happened.
@@ -192,6 +222,22 @@ pub struct Setup {
     pub key: Option<Secret>,
 }
 
+/// What batches are told apart by when the whole log will have been replayed.
+#[derive(Default)]
+struct Ahead {
+    /// Keys of records that are still to come.
+    keys: HashMap<u128, Once>,
+    /// Streams as they will be.
+    streams: Streams,
+}
+
+impl Ahead {
+    fn add(&mut self, now: i64, once: &[Once], numbers: &[Numbered]) {
+        self.keys.extend(once.iter().map(|once| (once.key, *once)));
+        numbers.iter().for_each(|numbered| self.streams.insert(numbered, now));
+    }
+}
+
 /// A model as its shard has it.
 struct Kept {
     entry: Arc<Entry>,
@@ -199,8 +245,8 @@ struct Kept {
     log: Log,
     /// What is still to be replayed.
     cursor: Option<Cursor>,
-    /// Keys of records that are not replayed yet.
-    ahead: HashMap<u128, Once>,
+    /// What the records that are not replayed yet hold.
+    ahead: Ahead,
     /// Bytes of the log at the last state.
     saved_bytes: u64,
     saved_number: u64,
@@ -343,7 +389,7 @@ struct Run {
 
 /// An arrival whose answer is still to come.
 struct Waiting {
-    once: Option<Once>,
+    once: Option<Ticket>,
     odd: Oddities,
     rows: u64,
     reply: oneshot::Sender<Outcome<Ack>>,
@@ -465,23 +511,18 @@ impl Run {
     }
 
     fn arrive(&mut self, entry: Arc<Entry>, arrival: Arrival, groups: &mut Vec<Group>) {
-        let Some(kept) = self.kept.get(&entry.name) else {
+        if !self.kept.contains_key(&entry.name) {
             let _ = arrival.reply.send(Err(Problem::unavailable("the model's store is not open").hint("see /readyz")));
             return;
-        };
-        let once = arrival.once.map(|(key, body)| Once { key, body, accepted: arrival.rows, refused: arrival.odd.refused });
-        if let Some(once) = once {
-            let ours = groups.iter().flat_map(|group| &group.arrivals).filter_map(|arrival| arrival.once).find(|own| own.key == once.key);
-            if let Some(known) = ours.or_else(|| kept.model.known(once.key)).or_else(|| kept.ahead.get(&once.key).copied()) {
-                // It may be in the group that is not written yet: the answer comes after that.
-                if ours.is_some() {
-                    self.flush(groups);
-                }
-                let answer = if known.body == once.body {
-                    Ok(Ack { accepted: known.accepted, refused: known.refused, repeated: true })
-                } else {
-                    Err(Problem::new(422, "key used before", "the `Idempotency-Key` came with another body before").hint("use a new key"))
-                };
+        }
+        if let Some(ticket) = &arrival.once {
+            // It may be in the group that is not written yet: the answer comes after that.
+            let waiting =
+                groups.iter().flat_map(|group| &group.arrivals).any(|other| other.once.as_ref().is_some_and(|own| own.is(ticket)));
+            if waiting {
+                self.flush(groups);
+            }
+            if let Some(answer) = self.kept.get(&entry.name).and_then(|kept| kept.known(ticket, &arrival)) {
                 match answer {
                     Ok(ack) => self.acknowledge(&entry.name, arrival.reply, ack),
                     Err(problem) => drop(arrival.reply.send(Err(problem))),
@@ -505,7 +546,13 @@ impl Run {
         let Some(to) = groups.get_mut(at) else { return };
         to.batches.extend(table(&arrival.happening).cloned());
         to.rows += rows;
-        to.arrivals.push(Waiting { once, odd: arrival.odd, rows: arrival.rows, reply: arrival.reply, _permit: arrival.permit });
+        to.arrivals.push(Waiting {
+            once: arrival.once,
+            odd: arrival.odd,
+            rows: arrival.rows,
+            reply: arrival.reply,
+            _permit: arrival.permit,
+        });
     }
 
     /// Writes groups to the log and lets them happen.
@@ -527,8 +574,14 @@ impl Run {
                     _ => Happening::Events(whole),
                 };
             }
-            for Waiting { once, odd, .. } in &group.arrivals {
-                record.once.extend(once);
+            for Waiting { once, odd, rows, .. } in &group.arrivals {
+                match once {
+                    Some(Ticket::Key(key, body)) => {
+                        record.once.push(Once { key: *key, body: *body, accepted: *rows, refused: odd.refused });
+                    }
+                    Some(Ticket::Number(numbered)) => record.numbers.push(numbered.clone()),
+                    None => {}
+                }
                 record.odd.refused += odd.refused;
                 record.odd.unknown += odd.unknown;
                 record.odd.mistyped += odd.mistyped;
@@ -742,10 +795,10 @@ impl Kept {
         let read = |bytes: &[u8]| Model::from_bytes(bytes).map_err(|error| error.message);
         let state = wal::read_state(&entry.folder, &read, &mut |why| told.push(why))?;
         let (number, model) = state.unwrap_or_else(|| (0, Model::new(&entry.name, settings)));
-        let mut ahead = HashMap::new();
+        let mut ahead = Ahead { streams: model.streams.clone(), ..Ahead::default() };
         let (log, damage) = Log::open(&entry.folder, files, number + 1, &mut |_, payload| {
-            if let Ok((_, once)) = Record::keys(payload) {
-                ahead.extend(once.into_iter().map(|once| (once.key, once)));
+            if let Ok(head) = Record::head(payload) {
+                ahead.add(head.now, &head.once, &head.numbers);
             }
         })?;
         if damage.rotten > 0 || damage.missing > 0 {
@@ -845,6 +898,26 @@ impl Kept {
         Ok(())
     }
 
+    /// What is answered to a batch that came before.
+    fn known(&self, ticket: &Ticket, arrival: &Arrival) -> Option<Outcome<Ack>> {
+        match ticket {
+            Ticket::Key(key, body) => {
+                let known = self.model.known(*key).or_else(|| self.ahead.keys.get(key).copied())?;
+                Some(if known.body == *body {
+                    Ok(Ack { accepted: known.accepted, refused: known.refused, repeated: true })
+                } else {
+                    Err(Problem::new(422, "key used before", "the `Idempotency-Key` came with another body before").hint("use a new key"))
+                })
+            }
+            Ticket::Number(numbered) => {
+                let streams = if self.cursor.is_some() { &self.ahead.streams } else { &self.model.streams };
+                // What it came to is not kept: that of the same body is the same.
+                let ack = || Ack { accepted: arrival.rows, refused: arrival.odd.refused, repeated: true };
+                streams.contains(numbered).then(|| Ok(ack()))
+            }
+        }
+    }
+
     /// Writes a record to the log, and lets it happen unless older ones have to first.
     fn take(&mut self, record: &Record) -> Outcome<()> {
         if self.pending.is_some()
@@ -864,7 +937,7 @@ impl Kept {
         self.entry.trouble("log", None);
         self.unsynced = true;
         if self.cursor.is_some() {
-            self.ahead.extend(record.once.iter().map(|once| (once.key, *once)));
+            self.ahead.add(record.now, &record.once, &record.numbers);
             return Ok(());
         }
         self.happen(record).map_err(Problem::from)
@@ -921,7 +994,7 @@ impl Kept {
             },
             Ok(None) => {
                 self.cursor = None;
-                self.ahead = HashMap::new();
+                self.ahead = Ahead::default();
                 self.entry.replaying.store(false, Ordering::Relaxed);
             }
             Err(error) => {

@@ -18,8 +18,9 @@ use crate::problem::{Outcome, Problem};
 use crate::record::{Happening, Oddities};
 use crate::rows::{Decoded, Refusal, bounded_instant};
 use crate::shape::{Mark, Shape};
-use crate::shard::{Ack, Entry, clock};
+use crate::shard::{Ack, Entry, Ticket, clock};
 use crate::sidecar::Sidecar;
+use crate::streams::{self, Numbered};
 
 /// Bodies from this size on are decoded where they do not keep others waiting.
 const LARGE: usize = 64 << 10;
@@ -139,15 +140,21 @@ fn check(part: &Part, labels: bool) -> Outcome<()> {
     Ok(())
 }
 
-/// Hashes of the key and the body of a batch that counts once.
-fn once(headers: &HeaderMap, entry: &Entry, body: &[u8]) -> Outcome<Option<(u128, u64)>> {
-    let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
-    if key.is_empty() || key.len() > 255 {
-        return Err(Problem::bad("`Idempotency-Key` must have 1 to 255 characters"));
+/// What a body is told from others by, if it is to count once.
+fn once(headers: &HeaderMap, entry: &Entry, body: &[u8]) -> Outcome<Option<Ticket>> {
+    match (headers.get("idempotency-key"), headers.get(streams::HEADER)) {
+        (None, None) => Ok(None),
+        (Some(_), Some(_)) => Err(Problem::bad("`Idempotency-Key` and `Barograph-Sequence` came together").hint("one of them is enough")),
+        (None, Some(place)) => Ok(Some(Ticket::Number(Numbered::parse(place.as_bytes())?))),
+        (Some(key), None) => {
+            if key.is_empty() || key.len() > 255 {
+                return Err(Problem::bad("`Idempotency-Key` must have 1 to 255 characters"));
+            }
+            let (high, low) = murmur3_x64_128(key.as_bytes(), 0);
+            let (hash, _) = murmur3_x64_128(body, entry.name.len() as u64);
+            Ok(Some(Ticket::Key(u128::from(high) << 64 | u128::from(low), hash)))
+        }
     }
-    let (high, low) = murmur3_x64_128(key.as_bytes(), 0);
-    let (hash, _) = murmur3_x64_128(body, entry.name.len() as u64);
-    Ok(Some((u128::from(high) << 64 | u128::from(low), hash)))
 }
 
 /// Leaves out every event for which one of so many fair coins says so. Halves stay: one without the other would be no event.
@@ -194,7 +201,7 @@ pub(super) async fn events(asked: &Asked, request: Request<Incoming>, labels: bo
     let (mut all, mut refused, mut odd) = (Ack { accepted: 0, refused: 0, repeated: false }, Vec::new(), Oddities::default());
     for (number, part) in parts.into_iter().enumerate() {
         // Each part of a body is counted once by itself.
-        let once = once.map(|(key, body)| (key.wrapping_add(number as u128), body));
+        let once = once.as_ref().map(|ticket| ticket.part(number));
         let own = Oddities { refused: part.decoded.refusals, unknown: part.decoded.unknown, mistyped: part.decoded.mistyped };
         (odd.unknown, odd.mistyped) = (odd.unknown + own.unknown, odd.mistyped + own.mistyped);
         refused.extend(part.decoded.refused);
@@ -332,5 +339,9 @@ async fn handed_on(sidecar: &Arc<Sidecar>, mut batch: otlp::Batch) -> Outcome<ot
 
 async fn logged(sidecar: &Arc<Sidecar>, measurement: Measurement, once: Option<(u128, u64)>) -> Outcome<()> {
     let entry = sidecar.entry_or_new(&measurement.model).await?;
-    sidecar.models.send(&entry, Happening::Measured(measurement), (0, Oddities::default()), once, None).await.map(drop)
+    sidecar
+        .models
+        .send(&entry, Happening::Measured(measurement), (0, Oddities::default()), once.map(|(key, body)| Ticket::Key(key, body)), None)
+        .await
+        .map(drop)
 }
