@@ -15,11 +15,11 @@ use barograph_server::measurement::Measurement;
 use barograph_server::model::{Model, Settings};
 use barograph_server::pairing::Pairing;
 use barograph_server::privacy::Privacy;
-use barograph_server::streams::{Numbered, is_name};
 use barograph_server::record::{Happening, Record};
 use barograph_server::rows::batch_of;
 use barograph_server::secret::Secret;
 use barograph_server::shape::Shape;
+use barograph_server::streams::{Numbered, is_name};
 use barograph_server::wal::{self, Cursor, Log};
 use libfuzzer_sys::fuzz_target;
 
