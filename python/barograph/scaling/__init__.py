@@ -1,0 +1,1 @@
+"""Beyond one machine, and within a budget."""
