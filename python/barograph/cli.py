@@ -1,5 +1,5 @@
 """The command line: `barograph profile`, `reference`, `compare`, `gate`, `backtest`, `config`, `dashboards`,
-`serve`, `store`, `top`, `bench`, `demo`, `doctor`.
+`serve`, `store`, `top`, `bench`, `capacity`, `demo`, `doctor`.
 
 Exit codes: 0 pass, 1 drift, 2 usage or data error, 3 a required column could not be judged. Data on stdout, the rest on stderr.
 """
@@ -199,6 +199,35 @@ def _parser() -> argparse.ArgumentParser:
     sidecar.add_argument("--json", action="store_true", help="machine and rows as JSON")
     sidecar.set_defaults(run=_bench_sidecar)
 
+    capacity = commands.add_parser(
+        "capacity",
+        help="replicas that keep an objective",
+        description="How many replicas keep an objective under the load of a log (Parquet or CSV, one row per call) or of a running "
+        "sidecar's model, by simulation of the measured service times. Exit codes: 0 kept, 1 not kept (with --replicas also: nearly not), "
+        "2 error, 3 too little data to say.",
+    )
+    capacity.add_argument("log", nargs="?", metavar="LOG", help="a Parquet or CSV file with a row per call")
+    capacity.add_argument("--time", metavar="COLUMN", help="its column of the times at which calls came")
+    capacity.add_argument("--seconds", metavar="COLUMN", help="its column of the seconds that each call took, without waiting")
+    capacity.add_argument("--url", metavar="URL", help="a sidecar instead of a log, such as http://127.0.0.1:7464 or unix:///path")
+    capacity.add_argument("--model", metavar="NAME", help="which of its models")
+    capacity.add_argument("--token-file", metavar="FILE", help="a file that holds a token of scope read; BAROGRAPH_TOKEN goes before it")
+    capacity.add_argument("--slo", required=True, metavar="SLO", help="'p99 <= 200ms', 'p95 wait <= 50ms', 'wait probability <= 0.2'")
+    capacity.add_argument("--concurrency", type=int, default=1, metavar="N", help="calls that one replica serves at once (default: 1)")
+    capacity.add_argument("--replicas", type=int, metavar="N", help="so many are there: what they do, and how much more they bear")
+    capacity.add_argument("--rate", type=float, metavar="R", help="calls per second (default: the forecast's peak, or the busiest hour)")
+    capacity.add_argument("--level", type=float, default=0.9, metavar="L", help="of the forecast's limits (default: 0.9)")
+    capacity.add_argument("--factors", metavar="LIST", help="also at these multiples of the load, such as 1,1.5,2")
+    capacity.add_argument("--least", type=int, default=1, metavar="N", help="replicas at least (default: 1)")
+    capacity.add_argument("--most", type=int, default=1000, metavar="N", help="replicas at most (default: 1000)")
+    capacity.add_argument("--calls", type=int, default=2_000_000, metavar="N", help="simulated for one number of replicas (2,000,000)")
+    capacity.add_argument("--seed", type=int, default=0, metavar="N", help="of the simulation (default: 0)")
+    shown = capacity.add_mutually_exclusive_group()
+    shown.add_argument("--json", action="store_true", help="everything as one JSON document")
+    shown.add_argument("--keda", action="store_true", help="what KEDA's metrics-api scaler reads, with valueLocation: replicas")
+    shown.add_argument("--external-metrics", metavar="NAME", help="an ExternalMetricValueList of that metric, for an autoscaler")
+    capacity.set_defaults(run=_capacity)
+
     demo = commands.add_parser(
         "demo", help="a year of flights through a monitored model", description="Replays real flights through a model."
     )
@@ -224,6 +253,12 @@ def _bench_sidecar(options: argparse.Namespace) -> int:
     from barograph import sidecar_bench
 
     return sidecar_bench.run(options)
+
+
+def _capacity(options: argparse.Namespace) -> int:
+    from barograph.scaling import capacity_command
+
+    return capacity_command.run(options)
 
 
 def _version() -> str:

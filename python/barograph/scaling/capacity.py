@@ -109,8 +109,8 @@ class Capacity:
     replicas times concurrency. rate: calls per second. utilisation: busy share of the servers; at 1 and above the line grows without
     end. queue_length: calls that wait, on average (Little's law); queue_objective: how many come during a wait of the objective's
     quantile, about what a bounded queue has to hold. within: share of calls within the threshold, `within_lower` and `within_upper` its
-    99 % limits (equal where exact). response_p50 … wait_p99: seconds. method: "erlang_c" exact, "simulation" of `simulated` calls, "approximation" (Whitt's
-    mean, an exponential tail). approximate_mean_wait: what the formula says beside a simulation.
+    99 % limits (equal where exact). response_p50 … wait_p99: seconds. method: "erlang_c" exact, "simulation" of `simulated` calls,
+    "approximation" (Whitt's mean, an exponential tail). approximate_mean_wait: what the formula says beside a simulation.
     """
 
     verdict: str | None

@@ -113,13 +113,13 @@ class Forecast:
 def forecast(hours: Hours | ArrayLike, *, ahead: int = 168, level: float = 0.9, start: datetime | None = None) -> Forecast:
     """Calls of each of the next hours: the week's profile times the level of the last week, with limits.
 
-    Expected is `level * profile[hour of the week]`, the level the mean of the last 168 hours, the profile the mean of the last four weeks
-    after each was divided by its own mean. The limits are conformal: every past week from the fourth on is foretold in the same way from the
-    weeks before it, and quantiles of `(√count - √expected) / (1 + 0.01 √expected)` over the hours of up to 26 such weeks, each side apart,
-    make the limits of the next. Roots, because the noise of counts grows like them. Which quantiles is learned too: after each week whose
-    hours lay outside more often than they should, the limits widen, else they narrow, so that over many weeks the share within goes to
-    `level` whatever the hours do. Of one week less is promised: its hours miss together, by weather and holidays (docs/concepts/capacity.md
-    says how often).
+    Expected is `level * profile[hour of the week]`, the level the mean of the last 168 hours, the profile the mean of the last four
+    weeks after each was divided by its own mean. The limits are conformal: every past week from the fourth on is foretold in the same
+    way from the weeks before it, and quantiles of `(√count - √expected) / (1 + 0.01 √expected)` over the hours of up to 26 such weeks,
+    each side apart, make the limits of the next. Roots, because the noise of counts grows like them. Which quantiles is learned too:
+    after each week whose hours lay outside more often than they should, the limits widen, else they narrow, so that over many weeks the
+    share within goes to `level` whatever the hours do. Of one week less is promised: its hours miss together, by weather and holidays
+    (docs/concepts/capacity.md says how often).
 
     hours: as counted, or an array of whole hours of which the first begins at `start` (UTC; Monday 00:00 if not given). ahead: 1 to 168.
     level: in (0, 1). Fewer than five whole weeks give a forecast without hours and a `reason`. Counts must be finite and at least 0, else

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -64,7 +64,17 @@ class ServiceTimes:
             values.update_many(fine)
         if values.shift:
             raise InvalidArgumentError("`values` must be a histogram without a shift", "count seconds with ExponentialHistogram(scale=6)")
-        cells = values.cells()
+        self._take(values.cells())
+
+    @classmethod
+    def of_cells(cls, cells: Iterable[tuple[float, float, int]]) -> ServiceTimes:
+        """Of `(lower, upper, count)` in seconds, ascending, as `ExponentialHistogram.cells()` gives them."""
+        out = cls.__new__(cls)
+        out.left_out = 0
+        out._take(list(cells))
+        return out
+
+    def _take(self, cells: list[tuple[float, float, int]]) -> None:
         self.left_out += sum(count for _, upper, count in cells if upper < 0)
         self._lower, self._upper, self._counts = (np.array(side, dtype=np.float64) for side in _sides(cells))
         self._sum_up()
@@ -243,9 +253,9 @@ class Load:
     def from_log(cls, log: Frame, *, time: str, seconds: str) -> Load:
         """A log of calls: any frame, or the path of a Parquet or CSV file, one row per call, in any order.
 
-        time: column of the instants at which calls came, without nulls; timestamps, or seconds as numbers. seconds: column of how long each
-        kept a server busy, without the wait, as numbers or durations; null, NaN, infinite and negative ones are left out, and noted. Memory:
-        about 60 bytes a call.
+        time: column of the instants at which calls came, without nulls; timestamps, or seconds as numbers. seconds: column of how long
+        each kept a server busy, without the wait, as numbers or durations; null, NaN, infinite and negative ones are left out, and
+        noted. Memory: about 60 bytes a call.
 
         Raises InvalidArgumentError for columns that are not there or of another kind, and for times that are missing.
         """
@@ -277,18 +287,17 @@ class Load:
         return cls(_arrivals(at, start), service, notes=_left_out(service))
 
     @classmethod
-    def from_history(cls, history: pl.DataFrame | Sequence[Mapping[str, Any]], latencies: ExponentialHistogram) -> Load:
+    def from_history(cls, history: pl.DataFrame, latencies: ExponentialHistogram | ServiceTimes) -> Load:
         """Counts of a monitor's closed windows, and its latencies.
 
-        history: `Monitor.history()`, or rows of a sidecar's; its rows of `events` are read. Windows that are missing between others count
+        history: `Monitor.history()`, or a client's; its rows of `events` are read. Windows that are missing between others count
         as without calls, and are noted; windows longer than an hour say nothing of its course. Where a call stood for several events, the
         counts are scaled down to calls, and that is noted.
         """
         import polars as pl
 
-        frame = history if isinstance(history, pl.DataFrame) else pl.DataFrame(list(history), infer_schema_length=None)
-        rows = frame.filter((pl.col("column") == "(model)") & (pl.col("method") == "events")) if len(frame) else frame
-        service = ServiceTimes(latencies)
+        rows = history.filter((pl.col("column") == "(model)") & (pl.col("method") == "events"))
+        service = latencies if isinstance(latencies, ServiceTimes) else ServiceTimes(latencies)
         if not len(rows):
             return cls(Arrivals(0.0, 0.0, count=0), service, notes=("no window has closed yet",))
         start, end = (rows[name].cast(pl.Int64).to_numpy() / 1e9 for name in ("window_start", "window_end"))
