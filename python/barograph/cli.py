@@ -212,6 +212,7 @@ def _parser() -> argparse.ArgumentParser:
     capacity.add_argument("--url", metavar="URL", help="a sidecar instead of a log, such as http://127.0.0.1:7464 or unix:///path")
     capacity.add_argument("--model", metavar="NAME", help="which of its models")
     capacity.add_argument("--token-file", metavar="FILE", help="a file that holds a token of scope read; BAROGRAPH_TOKEN goes before it")
+    capacity.add_argument("--events-per-call", type=float, default=1.0, metavar="N", help="of the sidecar's model (default: 1)")
     capacity.add_argument("--slo", required=True, metavar="SLO", help="'p99 <= 200ms', 'p95 wait <= 50ms', 'wait probability <= 0.2'")
     capacity.add_argument("--concurrency", type=int, default=1, metavar="N", help="calls that one replica serves at once (default: 1)")
     capacity.add_argument("--replicas", type=int, metavar="N", help="so many are there: what they do, and how much more they bear")

@@ -63,11 +63,11 @@ def run(options: argparse.Namespace) -> int:
     return _EXIT[verdict]
 
 
-def load_of_sidecar(url: str, model: str, token: str | None = None) -> Load:
+def load_of_sidecar(url: str, model: str, token: str | None = None, *, events_per_call: float = 1.0) -> Load:
     """The load of a model that a sidecar watches: calls of its closed windows, and the latencies of all calls it ever saw.
 
-    Reads `…/history` and `/metrics` (native histograms of scope read). Raises NotFoundError for a model that is not there, BarographError
-    for an answer that is not a sidecar's, and OSError where there is none.
+    Reads `…/history` and `/metrics` (scope read). events_per_call: as in `Load.from_history`. Raises NotFoundError for a model that is
+    not there, BarographError for an answer that is not a sidecar's, and OSError where there is none.
     """
     from barograph.protobuf import native_cells
     from barograph.reports import rows_frame
@@ -97,7 +97,7 @@ def load_of_sidecar(url: str, model: str, token: str | None = None) -> Load:
                 break
             after = f"&after={quote(page['next'], safe='')}"
         cells = native_cells(get("/metrics", _NATIVE), "barograph_call_seconds", {"model": model})
-        return Load.from_history(rows_frame(rows), ServiceTimes.of_cells(cells or []))
+        return Load.from_history(rows_frame(rows), ServiceTimes.of_cells(cells or []), events_per_call=events_per_call)
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, BarographError):
             raise
@@ -120,7 +120,8 @@ def _load(options: argparse.Namespace) -> Load:
         raise InvalidArgumentError("`--model` is missing: it names a model of the sidecar")
     from barograph.top import _token
 
-    return load_of_sidecar(options.url, options.model, _token(options.url, options.token_file))
+    token = _token(options.url, options.token_file)
+    return load_of_sidecar(options.url, options.model, token, events_per_call=options.events_per_call)
 
 
 def _factors(text: str | None) -> list[float] | None:

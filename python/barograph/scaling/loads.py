@@ -287,25 +287,28 @@ class Load:
         return cls(_arrivals(at, start), service, notes=_left_out(service))
 
     @classmethod
-    def from_history(cls, history: pl.DataFrame, latencies: ExponentialHistogram | ServiceTimes) -> Load:
+    def from_history(cls, history: pl.DataFrame, latencies: ExponentialHistogram | ServiceTimes, *, events_per_call: float = 1.0) -> Load:
         """Counts of a monitor's closed windows, and its latencies.
 
         history: `Monitor.history()`, or a client's; its rows of `events` are read. Windows that are missing between others count
-        as without calls, and are noted; windows longer than an hour say nothing of its course. Where a call stood for several events, the
-        counts are scaled down to calls, and that is noted.
+        as without calls, and are noted; windows longer than an hour say nothing of its course. events_per_call: above 0; a `predict` of a
+        frame is one call and one latency, but as many events as it has rows.
         """
         import polars as pl
 
+        _positive("events_per_call", events_per_call)
         rows = history.filter((pl.col("column") == "(model)") & (pl.col("method") == "events"))
         service = latencies if isinstance(latencies, ServiceTimes) else ServiceTimes(latencies)
         if not len(rows):
             return cls(Arrivals(0.0, 0.0, count=0), service, notes=("no window has closed yet",))
-        start, end = (rows[name].cast(pl.Int64).to_numpy() / 1e9 for name in ("window_start", "window_end"))
+        start, end = (rows[name].dt.epoch("us").to_numpy() / 1e6 for name in ("window_start", "window_end"))
         events = rows["value"].to_numpy().astype(np.float64)
-        calls, notes = events, list(_left_out(service))
-        if service.count and events.sum() > 1.05 * service.count:
-            calls = events * service.count / events.sum()
-            notes.append(f"{service.count:,} calls took {int(events.sum()):,} events: arrivals are counted in calls")
+        calls, notes = events / events_per_call, list(_left_out(service))
+        if events_per_call == 1 and events.sum() > 1.05 * service.count:
+            notes.append(
+                f"{int(events.sum()):,} events came with {service.count:,} latencies, and each counts as a call: "
+                "say `events_per_call` where one call makes several events"
+            )
         hours, gone = Hours.of_windows(start, end, calls)
         if gone:
             notes.append(f"{gone:,} windows are missing between others and count as without calls")
@@ -316,7 +319,9 @@ class Load:
         return cls(arrivals, service, notes=tuple(notes))
 
     @classmethod
-    def from_monitor(cls, monitor: Monitor, start: datetime | None = None, end: datetime | None = None) -> Load:
+    def from_monitor(
+        cls, monitor: Monitor, start: datetime | None = None, end: datetime | None = None, *, events_per_call: float = 1.0
+    ) -> Load:
         """What a monitor has counted: events of its closed windows, and latencies of `[start, end)`, or of all its life.
 
         Latencies must be those of the model's work alone: what a caller waited before it is no service.
@@ -327,9 +332,10 @@ class Load:
 
         history = monitor.history(start)
         if end is not None:
-            history = history.filter(pl.col("window_start").cast(pl.Int64) < _instant(end))
+            history = history.filter(pl.col("window_start").dt.epoch("ns") < _instant(end))
         latencies = monitor.latencies(start, end) if start is not None and end is not None else monitor.latencies()
-        return cls.from_history(history, ExponentialHistogram() if latencies is None else latencies)
+        latencies = ExponentialHistogram() if latencies is None else latencies
+        return cls.from_history(history, latencies, events_per_call=events_per_call)
 
     def scaled(self, factor: float) -> Load:
         """The same with so many times the calls, coming in the same way. factor: above 0.
@@ -381,13 +387,18 @@ def _columns(log: Frame, names: list[str]) -> pl.DataFrame:
 
     from barograph.errors import FrameError
 
+    def checked(known: list[str]) -> list[str]:
+        missing = next((name for name in names if name not in known), None)
+        if missing is not None:
+            raise InvalidArgumentError(f"the log has no column {missing!r}", f"it has {', '.join(map(repr, known[:20]))}")
+        return names
+
     try:
         if isinstance(log, str) or hasattr(log, "__fspath__"):
-            return scan(log).select(names).collect()
-        return pl.concat([pl.DataFrame(part).select(names) for part in parts(log)])
-    except pl.exceptions.ColumnNotFoundError as error:
-        missing = next((name for name in names if repr(name)[1:-1] in str(error)), names[0])
-        raise InvalidArgumentError(f"the log has no column {missing!r}", "name the columns of times and of seconds") from None
+            lazy = scan(log)
+            return lazy.select(checked(lazy.collect_schema().names())).collect()
+        read = [pl.DataFrame(part) for part in parts(log)]
+        return pl.concat([part.select(checked(part.columns)) for part in read])
     except (pl.exceptions.PolarsError, OSError) as error:
         raise FrameError(f"the log could not be read: {error}") from error
 
