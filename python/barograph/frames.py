@@ -39,7 +39,7 @@ def parts(frame: Frame, *, again: bool = False) -> Iterator[Any]:
     if type(frame).__name__ == "_Private":
         yield from frame.parts(again)
     elif isinstance(frame, str | Path):
-        yield from _lazy(scan(frame))
+        yield from _lazy(scan(frame), str(frame))
     elif _is_polars_lazy(frame):
         yield from _lazy(frame)
     elif isinstance(frame, Mapping):
@@ -85,7 +85,7 @@ def scan(path: str | Path) -> pl.LazyFrame:
     return pl.scan_parquet(text, low_memory=True)
 
 
-def _lazy(frame: pl.LazyFrame) -> Iterator[Any]:
+def _lazy(frame: pl.LazyFrame, name: str = "the file") -> Iterator[Any]:
     import polars as pl
 
     try:
@@ -102,7 +102,7 @@ def _lazy(frame: pl.LazyFrame) -> Iterator[Any]:
             yield from _sliced(frame.head(0).collect())
     except (pl.exceptions.PolarsError, OSError) as error:
         raise FrameError(
-            f"the file could not be read: {_first_line(error)}", "is it a whole Parquet or CSV file? the ending tells which"
+            f"{name} could not be read: {_first_line(error)}", "is it a whole Parquet or CSV file? the ending tells which"
         ) from error
 
 
