@@ -24,7 +24,21 @@ if TYPE_CHECKING:
     from barograph.references import Reference
     from barograph.schemas import Schema
 
-__all__ = ["FAN_IN", "Opener", "Paths", "Piece", "Reader", "Work", "by_path", "cores", "finished", "frame_of", "leaf_of", "plan"]
+__all__ = [
+    "FAN_IN",
+    "Opener",
+    "Paths",
+    "Piece",
+    "Reader",
+    "Work",
+    "by_path",
+    "cores",
+    "finished",
+    "frame_of",
+    "leaf_of",
+    "names_files",
+    "plan",
+]
 
 Paths: TypeAlias = str | Path | Sequence[str | Path]
 Reader: TypeAlias = Callable[[str], Frame]
@@ -133,6 +147,12 @@ def finished(work: Work, data: bytes) -> Profile | Segments:
             f"the files hold {work.rows:,} rows, but {profile.rows:,} were counted", "did something write to them meanwhile? count again"
         )
     return read_segments(data) if work.recipe.by else profile
+
+
+def names_files(source: Any) -> bool:
+    """Whether something is a path or a list of them, not a frame."""
+    several = isinstance(source, list | tuple) and all(isinstance(one, str | Path) for one in source)
+    return several or isinstance(source, str | Path)
 
 
 def expanded(paths: Paths) -> list[str]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from barograph.errors import BarographError, FrameError, InvalidArgumentError
 from barograph.frames import Frame, parts
 from barograph.scaling.leaves import SEGMENTS, Recipe, merge
-from barograph.scaling.pieces import Paths, Piece, Reader, Work, cores, finished, frame_of, leaf_of, plan
+from barograph.scaling.pieces import Paths, Piece, Reader, Work, cores, finished, frame_of, leaf_of, names_files, plan
 
 if TYPE_CHECKING:
     import polars as pl
@@ -73,7 +73,7 @@ def profile(
     if start == "fork" and by:
         raise InvalidArgumentError('`by` needs threads that do not survive start="fork"', 'use start="spawn" or "forkserver"')
     tasks = number * _TASKS_PER_PROCESS
-    if _names_files(source):
+    if names_files(source):
         work = plan(source, tasks, schema=schema, reference=reference, by=by, limit=limit, reader=reader)
         if start == "fork" and reader is None:
             work = replace(work, opener=_opened_by_pyarrow)
@@ -122,11 +122,6 @@ def merge_monitors(snapshots: Iterable[str | Path | bytes]) -> Monitor:
     if total is None:
         raise InvalidArgumentError("`snapshots` must hold at least one, got none", "have the workers saved yet?")
     return total
-
-
-def _names_files(source: Any) -> bool:
-    several = isinstance(source, list | tuple) and all(isinstance(one, str | Path) for one in source)
-    return several or isinstance(source, str | Path)
 
 
 @dataclass
