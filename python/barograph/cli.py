@@ -227,6 +227,10 @@ def _parser() -> argparse.ArgumentParser:
     shown.add_argument("--json", action="store_true", help="everything as one JSON document")
     shown.add_argument("--keda", action="store_true", help="what KEDA's metrics-api scaler reads, with valueLocation: replicas")
     shown.add_argument("--external-metrics", metavar="NAME", help="an ExternalMetricValueList of that metric, for an autoscaler")
+    capacity.add_argument(
+        "--listen", metavar="ADDRESS", help="answer GET /keda, /external-metrics and /capacity there, such as 127.0.0.1:8080"
+    )
+    capacity.add_argument("--every", type=float, default=300.0, metavar="SECONDS", help="between two answers of --listen (default: 300)")
     capacity.set_defaults(run=_capacity)
 
     demo = commands.add_parser(

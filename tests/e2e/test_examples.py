@@ -66,5 +66,6 @@ def test_programs(program, capsys):
         "serve_a_model.py": 'barograph_events_total{model="credit"} 200',
         "close_the_loop.py": "better by +",
         "rent_bikes.py": "frozen 105.4, kept up 88.2",
+        "plan_capacity.py": "3 replicas keep p99 response <= 60000ms",
     }.get(program.name, "PSI is above")
     assert said in capsys.readouterr().out

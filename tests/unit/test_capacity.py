@@ -1,16 +1,22 @@
 """Replicas for an objective: from logs, histograms and monitors, with everything that can be wrong with them."""
 
+import contextlib
+import http.client
 import json
 import math
+import threading
+import time
 from datetime import UTC, datetime, timedelta
 
 import barograph as bg
 import numpy as np
 import polars as pl
 import pytest
-from barograph.cli import main
+from barograph.cli import _parser, main
 from barograph.protobuf import metric_family, native_cells
 from barograph.scaling.capacity import Capacity, Load, ServiceTimes, Slo, capacity_of, headroom, replicas_for, what_if
+from barograph.scaling.capacity_command import _documents
+from barograph.scaling.capacity_server import serve
 from barograph.scaling.loads import Arrivals
 from barograph.scaling.queues import ErlangC
 from barograph.sketches import ExponentialHistogram
@@ -465,7 +471,7 @@ def test_the_command_answers_from_a_log(calls, capsys):
     code, out, _ = run(capsys, *source, "--slo", "p99 <= 2s", "--keda")
     assert (code, json.loads(out)["replicas"]) == (0, replicas)
     code, out, _ = run(capsys, *source, "--slo", "p99 <= 2s", "--external-metrics", "wanted", "--replicas", 1)
-    assert (code, json.loads(out)["items"][0]["value"]) == (1, str(replicas))
+    assert (code, json.loads(out)["items"][0]["value"]) == (0, str(replicas))
     code, out, _ = run(capsys, *source, "--slo", "p99 <= 2s", "--replicas", 4 * replicas)
     assert code == 0
     assert "saturation factor" in out
@@ -490,6 +496,72 @@ def test_the_command_says_what_is_wrong(calls, capsys):
     ):
         found, _, err = run(capsys, *arguments)
         assert (found, words in err) == (code, True), (arguments, err)
+
+
+def get(port, path):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    return answer.status, json.loads(answer.read())
+
+
+@contextlib.contextmanager
+def served(make, every=300.0):
+    stop, ready, ports = threading.Event(), threading.Event(), []
+    thread = threading.Thread(
+        target=lambda: serve("127.0.0.1:0", make, every=every, stop=stop, ready=lambda port: (ports.append(port), ready.set()))
+    )
+    thread.start()
+    assert ready.wait(10)
+    try:
+        yield ports[0]
+    finally:
+        stop.set()
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def until(found):
+    end = time.monotonic() + 10
+    while not found() and time.monotonic() < end:
+        time.sleep(0.01)
+    return found()
+
+
+def test_answers_are_served_where_an_autoscaler_fetches_them(calls):
+    options = _parser().parse_args(["capacity", calls, "--time", "at", "--seconds", "took", "--slo", "p99 <= 2s", "--calls", "100000"])
+    with served(lambda: _documents(options, Slo.parse("p99 <= 2s"))) as port:
+        assert until(lambda: get(port, "/keda")[0] == 200)
+        _, keda = get(port, "/keda?x=1")
+        assert keda["replicas"] >= 2
+        assert get(port, "/external-metrics")[1]["items"][0]["value"] == str(keda["replicas"])
+        assert get(port, "/capacity")[1]["capacity"]["method"] == "simulation"
+        assert get(port, "/other") == (404, {"reason": "there are /capacity, /keda, /external-metrics"})
+        assert get(port, "/healthz") == (200, {"ok": True})
+
+
+def test_an_answer_that_cannot_be_made_is_told_and_an_old_one_is_none(capsys):
+    made, broken = [], threading.Event()
+
+    def make():
+        if broken.is_set():
+            raise ConnectionRefusedError("nobody there")
+        made.append(1)
+        return {"/keda": {"replicas": len(made)}}
+
+    broken.set()
+    with served(make, every=0.1) as port:
+        assert until(lambda: get(port, "/keda") == (503, {"reason": "nobody there"}))
+        broken.clear()
+        assert until(lambda: get(port, "/keda")[0] == 200)
+        broken.set()
+        assert until(lambda: get(port, "/keda")[0] == 503)
+    assert "barograph: nobody there" in capsys.readouterr().err
+    for address in ("8080", "127.0.0.1:http", "127.0.0.1:70000", ":80"):
+        with pytest.raises(ERROR, match="`listen` must be an address"):
+            serve(address, make)
+    with pytest.raises(ERROR, match="`every` must be"):
+        serve("127.0.0.1:0", make, every=0)
 
 
 # ---- what a sidecar says -----------------------------------------------------------------------------------------------------------------

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from barograph.errors import BarographError, InvalidArgumentError, NotFoundError
-from barograph.scaling.capacity import Slo, headroom, replicas_for, what_if
+from barograph.scaling.capacity import Capacity, Slo, headroom, replicas_for, what_if
 from barograph.scaling.forecasts import Forecast, forecast
 from barograph.scaling.loads import Load, ServiceTimes
 
@@ -21,46 +22,79 @@ _NATIVE = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFam
 _WAIT_SECONDS = 30.0
 
 
+@dataclass(frozen=True)
+class _Question:
+    """A load, what is to come, and the rate that the answer is for."""
+
+    load: Load
+    ahead: Forecast | None
+    rate_from: str
+    shared: dict[str, Any]
+    bounds: dict[str, Any]
+
+    @classmethod
+    def of(cls, options: argparse.Namespace) -> _Question:
+        load = _load(options)
+        hours = load.arrivals.hours
+        ahead = None if hours is None else forecast(hours, level=options.level)
+        rate, told = options.rate, "as stated"
+        if rate is None and ahead is not None and ahead.peak_rate is not None:
+            rate, told = ahead.peak_rate, f"upper limit of the forecast's highest hour, at {options.level:g}"
+        elif rate is None:
+            why = "there are no counts by the hour" if ahead is None else ahead.reason
+            rate, told = load.arrivals.peak_rate, f"busiest stretch seen; no forecast: {why}"
+        shared = {"concurrency": options.concurrency, "calls": options.calls, "seed": options.seed, "rate": rate}
+        return cls(load, ahead, told, shared, {"least": options.least, "most": options.most})
+
+    def replicas(self, slo: Slo) -> Capacity:
+        return replicas_for(self.load, slo, **self.shared, **self.bounds)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"load": _described(self.load), "forecast": _foretold(self.ahead), "rate_from": self.rate_from}
+
+
 def run(options: argparse.Namespace) -> int:
     """Runs the command and gives its exit code."""
-    slo, load = Slo.parse(options.slo), _load(options)
-    factors = _factors(options.factors)
+    slo, factors = Slo.parse(options.slo), _factors(options.factors)
     if options.replicas is not None and options.replicas < 1:
         raise InvalidArgumentError(f"`--replicas` must be at least 1, got {options.replicas}")
-    hours = load.arrivals.hours
-    ahead = None if hours is None else forecast(hours, level=options.level)
-    rate, told = options.rate, "as stated"
-    if rate is None and ahead is not None and ahead.peak_rate is not None:
-        rate, told = ahead.peak_rate, f"upper limit of the forecast's highest hour, at {options.level:g}"
-    elif rate is None:
-        why = "there are no counts by the hour" if ahead is None else ahead.reason
-        rate, told = load.arrivals.peak_rate, f"busiest stretch seen; no forecast: {why}"
-    shared: dict[str, Any] = {"concurrency": options.concurrency, "calls": options.calls, "seed": options.seed, "rate": rate}
-    bounds = {"least": options.least, "most": options.most}
-    document: dict[str, Any] = {"load": _described(load), "forecast": _foretold(ahead), "rate_from": told}
-    if options.replicas is not None:
-        room = headroom(load, options.replicas, slo, level=options.level, **shared)
-        verdict: str | None = room.verdict
-        found, text = room.now, room.to_terminal()
-        document |= {"headroom": room.to_dict(), "capacity": room.now.to_dict()}
-    else:
-        found = replicas_for(load, slo, **shared, **bounds)
-        verdict, text = found.verdict, found.to_terminal()
-        document["capacity"] = found.to_dict()
+    if options.listen is not None:
+        from barograph.scaling.capacity_server import serve
+
+        return serve(options.listen, lambda: _documents(options, slo), every=options.every)
+    question = _Question.of(options)
     if options.keda or options.external_metrics:
         # An autoscaler wants to know how many there should be, whatever there are.
-        wanted = replicas_for(load, slo, **shared, **bounds) if options.replicas is not None else found
+        wanted = question.replicas(slo)
         print(_as_json(wanted.to_keda() if options.keda else wanted.to_external_metrics(options.external_metrics, _labels(options))))
-        return _EXIT[verdict]
-    table = None if factors is None else what_if(load, slo, factors=factors, **shared, **bounds)
+        return _EXIT[wanted.verdict]
+    document = question.to_dict()
+    if options.replicas is not None:
+        room = headroom(question.load, options.replicas, slo, level=options.level, **question.shared)
+        verdict: str | None = room.verdict
+        text = room.to_terminal()
+        document |= {"headroom": room.to_dict(), "capacity": room.now.to_dict()}
+    else:
+        found = question.replicas(slo)
+        verdict, text = found.verdict, found.to_terminal()
+        document["capacity"] = found.to_dict()
+    table = None if factors is None else what_if(question.load, slo, factors=factors, **question.shared, **question.bounds)
     if options.json:
         print(_as_json(document | ({} if table is None else {"what_if": table.to_dicts()})))
         return _EXIT[verdict]
-    print(_summary(load, ahead, told))
+    print(_summary(question))
     print(text)
     if table is not None:
         print(_columns(table.select("factor", "rate", "replicas", "utilisation", "within", "response_p99", "verdict").to_dicts()))
     return _EXIT[verdict]
+
+
+def _documents(options: argparse.Namespace, slo: Slo) -> dict[str, dict[str, Any]]:
+    """What is served, by path."""
+    question = _Question.of(options)
+    found = question.replicas(slo)
+    metrics = found.to_external_metrics(options.external_metrics or "barograph_replicas", _labels(options))
+    return {"/capacity": question.to_dict() | {"capacity": found.to_dict()}, "/keda": found.to_keda(), "/external-metrics": metrics}
 
 
 def load_of_sidecar(url: str, model: str, token: str | None = None, *, events_per_call: float = 1.0) -> Load:
@@ -158,8 +192,8 @@ def _foretold(ahead: Forecast | None) -> dict[str, Any] | None:
     return {"level": ahead.level, "weeks": ahead.weeks, "peak_rate": ahead.peak_rate, "hours": rows}
 
 
-def _summary(load: Load, ahead: Forecast | None, told: str) -> str:
-    arrivals, service = load.arrivals, load.service
+def _summary(question: _Question) -> str:
+    arrivals, service, ahead = question.load.arrivals, question.load.service, question.ahead
     seen = "" if arrivals.count is None else f"{arrivals.count:,} calls, "
     lines = [
         f"arrivals               {seen}{arrivals.rate:.4g} per second, {arrivals.peak_rate:.4g} at the peak, gaps' scv {arrivals.scv:.3g}",
@@ -170,7 +204,7 @@ def _summary(load: Load, ahead: Forecast | None, told: str) -> str:
         hour = ahead.to_frame()["hour"][at]
         limits = f"{ahead.expected[at]:,.0f} calls, {ahead.lower[at]:,.0f} to {ahead.upper[at]:,.0f} at {ahead.level:g}"
         lines.append(f"forecast               highest hour {hour:%Y-%m-%d %H:%M} UTC: {limits}, from {ahead.weeks} weeks")
-    return "\n".join([*lines, f"rate from              {told}"])
+    return "\n".join([*lines, f"rate from              {question.rate_from}"])
 
 
 def _columns(rows: list[dict[str, Any]]) -> str:
