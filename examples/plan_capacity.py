@@ -42,7 +42,8 @@ def main() -> None:
     print(f"{found.replicas} replicas keep {found.slo}: {found.within:.2%} of the calls, {found.queue_length:.2g} waiting on average")
     room = headroom(load, found.replicas, SLO, rate=ahead.peak_rate)
     print(f"they bear {room.factor:.2f} times that load, and stand still at {room.saturation_factor:.2f}")
-    print(what_if(load, SLO, rate=ahead.peak_rate, factors=[1, 2, 4], calls=500_000).select("factor", "rate", "replicas", "utilisation", "within"))
+    more = what_if(load, SLO, rate=ahead.peak_rate, factors=[1, 2, 4], calls=500_000)
+    print(more.select("factor", "rate", "replicas", "utilisation", "within"))
     print(found.to_external_metrics("m_replicas", {"model": "m"}, now=ahead.start))
 
 

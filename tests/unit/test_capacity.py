@@ -113,6 +113,16 @@ def test_the_search_finds_what_looking_at_every_number_finds():
     assert replicas_for(load, "p95 <= 1500ms", rate=6.0, least=6, **QUICK).replicas == 6
 
 
+def test_the_search_gives_whole_answers_where_it_looked_shortly_first():
+    # At 90 % a line takes long to settle, so the search begins with a tenth of the calls.
+    load = Load.from_histogram(np.random.default_rng(0).gamma(2, 0.05, 5000), rate=1.0)
+    rate = 4 * 0.9 / load.service.mean
+    found = replicas_for(load, "p95 <= 2s", rate=rate, **QUICK)
+    assert found.replicas == 4
+    assert found.simulated >= 200_000
+    assert found == capacity_of(load, 4, "p95 <= 2s", rate=rate, **QUICK)
+
+
 def test_the_approximation_alone_is_near_the_simulation():
     load = Load.from_histogram(np.random.default_rng(0).gamma(2, 0.05, 5000), rate=70.0)
     simulated, about = (capacity_of(load, 9, "p99 <= 400ms", simulated=flag) for flag in (True, False))
