@@ -11,7 +11,7 @@ import json
 import locale
 import math
 import os
-import re
+
 import shutil
 import signal
 import sys
@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from barograph.errors import BarographError, InvalidArgumentError
 from barograph.top_screen import SORTS, Alert, Detail, Drift, Line, Model, Server, View, ascii_only, cells, ordered, screen, span, table
@@ -249,38 +249,6 @@ def _instant(seconds: float, beside: float | None = None) -> str:
 # ---- asking ------------------------------------------------------------------------------------------------------------------------------
 
 
-def _default_token(url: str) -> Path | None:
-    """Where a sidecar of this folder keeps its token; nobody else is sent it."""
-    parts = urlsplit(url)
-    near = parts.scheme == "unix" or parts.hostname in ("127.0.0.1", "localhost", "::1")
-    return Path("barograph-data") / "token" if near else None
-
-
-def _checked(token: str, place: str) -> str:
-    token = token.strip()
-    if not re.fullmatch(r"[!-~]{1,1000}", token):
-        raise InvalidArgumentError(f"the token of {place} must have 1 to 1000 printable characters without spaces")
-    return token
-
-
-def _token(url: str, file: str | None) -> str | None:
-    """The token, found in the order of `barograph serve`."""
-    stated = os.environ.get("BAROGRAPH_TOKEN")
-    if stated is not None:
-        return _checked(stated, "BAROGRAPH_TOKEN")
-    path = Path(file) if file is not None else _default_token(url)
-    if path is None:
-        return None
-    try:
-        with path.open("rb") as opened:
-            text = opened.read(4096).decode("ascii", "replace")
-    except OSError:
-        if file is not None:
-            raise
-        return None
-    return _checked(text, f"the file {path}")
-
-
 class _Sidecar:
     """Answers of a sidecar as documents."""
 
@@ -289,9 +257,9 @@ class _Sidecar:
         self._transport = self._connect()
 
     def _connect(self) -> Any:
-        from barograph.transport import Transport
+        from barograph.transport import Transport, token_for
 
-        return Transport(self._url, _token(self._url, self._token_file))
+        return Transport(self._url, token_for(self._url, self._token_file))
 
     def get(self, path: str) -> Any:
         """A document.

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from barograph.errors import InvalidArgumentError
 
-__all__ = ["Transport"]
+__all__ = ["Transport", "token_for"]
 
 _MOST_ANSWER = 256 << 20
 _HINT = "such as http://127.0.0.1:7464, or unix:///run/barograph.sock"
@@ -132,3 +132,38 @@ class Transport:
         if answer.will_close:
             self._drop()
         return answer.status, {name.lower(): value for name, value in answer.getheaders()}, found
+
+
+def _default_token(url: str) -> Path | None:
+    """Where a sidecar of this folder keeps its token; nobody else is sent it."""
+    parts = urlsplit(url)
+    near = parts.scheme == "unix" or parts.hostname in ("127.0.0.1", "localhost", "::1")
+    return Path("barograph-data") / "token" if near else None
+
+
+def _checked(token: str, place: str) -> str:
+    token = token.strip()
+    if not re.fullmatch(r"[!-~]{1,1000}", token):
+        raise InvalidArgumentError(f"the token of {place} must have 1 to 1000 printable characters without spaces")
+    return token
+
+
+def token_for(url: str, file: str | None) -> str | None:
+    """The token for a sidecar, found in the order of `barograph serve`: BAROGRAPH_TOKEN, the file, ./barograph-data/token if it is near.
+
+    Raises InvalidArgumentError for what is no token, OSError for a file that was named and cannot be read.
+    """
+    stated = os.environ.get("BAROGRAPH_TOKEN")
+    if stated is not None:
+        return _checked(stated, "BAROGRAPH_TOKEN")
+    path = Path(file) if file is not None else _default_token(url)
+    if path is None:
+        return None
+    try:
+        with path.open("rb") as opened:
+            text = opened.read(4096).decode("ascii", "replace")
+    except OSError:
+        if file is not None:
+            raise
+        return None
+    return _checked(text, f"the file {path}")
