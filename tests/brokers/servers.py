@@ -202,7 +202,8 @@ class KafkaServer(Server):
     def create(self, topic: str) -> None:
         from confluent_kafka.admin import NewTopic
 
-        self.admin().create_topics([NewTopic(topic, self.partitions, 1)])[topic].result(30)
+        admin = self.admin()
+        admin.create_topics([NewTopic(topic, self.partitions, 1)])[topic].result(30)
 
     def produce(self, topic: str, messages: Sequence[bytes | tuple[bytes, Mapping[str, str]]]) -> None:
         from confluent_kafka import Producer

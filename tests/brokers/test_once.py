@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
 import time
 import uuid
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -14,6 +16,8 @@ import pytest
 from consumers import Consumer, Gate
 from servers import Server, until
 from sidecars import Sidecar, arrow, sidecar
+
+GONE_SECONDS = float(os.environ.get("BAROGRAPH_GONE", "5"))
 
 
 def events(count: int, seed: str) -> list[bytes]:
@@ -77,3 +81,172 @@ def test_three_consumers_one_killed_before_it_acknowledges_and_a_killed_sidecar_
             print(f"\n{broker.name}: consumed {total} = counted {counted(running)}; {repeated} came again and counted once")
         # What the killed one had sent came again.
         assert repeated > 0
+
+
+def settled(running: Sidecar, total: int, consumers: list[Consumer], model: str = "m") -> None:
+    """Waits until everything is counted and acknowledged."""
+    try:
+        until(lambda: counted(running, model) >= total, 120)
+        until(lambda: all(one.counts().get("on_the_way") == one.counts().get("lag") == 0 for one in consumers), 60)
+    except AssertionError:
+        raise AssertionError(f"{counted(running, model)} of {total}: {[one.log()[-3000:] for one in consumers]}") from None
+
+
+def test_a_broker_that_is_gone_and_comes_back_costs_nothing_and_doubles_nothing(
+    broker: Server, topic: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    total = 6_000
+    with sidecar(tmp_path) as running:
+        broker.produce(topic, events(total // 2, "before"))
+        consumers = [Consumer(tmp_path / str(at), broker, topic, to=[url(running)]) for at in range(2)]
+        try:
+            until(lambda: counted(running) > total // 8, 60, lambda: consumers[0].log())
+            broker.end(signal.SIGKILL)
+            time.sleep(GONE_SECONDS)
+            assert all(one.process.poll() is None for one in consumers), [one.log() for one in consumers]
+            broker.start()
+            broker.produce(topic, events(total // 2, "after"))
+            settled(running, total, consumers)
+            for one in consumers:
+                one.stop()
+        finally:
+            for one in consumers:
+                one.close()
+        assert counted(running) == total
+        with capsys.disabled():
+            print(f"\n{broker.name}: killed and gone for {GONE_SECONDS:.0f} s: consumed {total} = counted {counted(running)}")
+
+
+def test_consumers_that_come_and_go_while_messages_arrive_count_each_once(broker: Server, topic: str, tmp_path: Path) -> None:
+    total = 12_000
+    consumers: list[Consumer] = []
+    with sidecar(tmp_path) as running:
+
+        def produce() -> None:
+            for part in range(24):
+                broker.produce(topic, events(total // 24, str(part)))
+                time.sleep(0.15)
+
+        thread = threading.Thread(target=produce)
+        try:
+            consumers.append(Consumer(tmp_path / "0", broker, topic, to=[url(running)]))
+            thread.start()
+            until(lambda: counted(running) > 500, 60, lambda: consumers[0].log())
+            consumers += [Consumer(tmp_path / str(at), broker, topic, to=[url(running)]) for at in (1, 2)]
+            until(lambda: all(one.counts().get("consumed", 0) > 0 for one in consumers), 60, lambda: [one.log()[-2000:] for one in consumers])
+            left = consumers[0].stop()
+            thread.join()
+            settled(running, total, consumers[1:])
+            told = [left, *(one.stop() for one in consumers[1:])]
+        finally:
+            thread.join()
+            for one in consumers:
+                one.close()
+        assert counted(running) == total
+        # Whoever leaves in order leaves nothing that has to be sent again.
+        assert sum(counts["accepted"] for counts in told) == total
+        assert sum(counts["repeated"] for counts in told) == 0, told
+
+
+def test_a_poisoned_message_goes_to_the_dead_letters_with_its_reason_and_the_others_count(broker: Server, topic: str, tmp_path: Path) -> None:
+    graves = f"{topic}dead"
+    broker.create(graves)
+    stream = arrow(pl.DataFrame({"x": [0.5] * 50, "kind": ["a"] * 50, "_score": [0.1] * 50}))
+    later = (datetime.now(UTC) + timedelta(days=400)).isoformat()
+    poison = {
+        b"\x00\x01not json": "neither JSON nor an Arrow stream",
+        b'{"x": 1.0, "kind": ': "",
+        b'{"x": 1.0, "_id": {"no": "id"}}': "`_id` must be",
+        json.dumps({"x": 1.0, "_time": later}).encode(): "more than a day ahead",
+        stream[: len(stream) // 2]: "",
+    }
+    good: list[bytes] = [*events(300, "good"), stream, stream]
+    messages = [*good[:150], *poison, *good[150:]]
+    with sidecar(tmp_path) as running:
+        consumer = Consumer(tmp_path / "0", broker, topic, "--dead-letter", graves, to=[url(running)])
+        try:
+            broker.produce(topic, messages)
+            settled(running, 400, [consumer])
+            counts = consumer.stop()
+        finally:
+            consumer.close()
+        assert counted(running) == 400
+        assert counts["dead_lettered"] == len(poison), consumer.log()
+        assert counts["consumed"] == len(messages)
+        found = broker.dead(graves)
+        assert {body for body, _ in found} == set(poison)
+        for body, beside in found:
+            reason, origin = (next(value for key, value in beside.items() if key.endswith(what)) for what in ("reason", "origin"))
+            assert reason, beside
+            assert poison[body] in reason
+            assert topic in origin
+        # What people read has the reason, and nothing of the message.
+        warned = [line for line in consumer.lines() if line["message"] == "a message cannot be counted"]
+        assert len(warned) == len(poison)
+        assert "not json" not in consumer.log()
+
+
+def test_every_form_of_a_message_counts_its_events_and_labels_find_them(broker: Server, topic: str, tmp_path: Path) -> None:
+    truths = f"{topic}labels"
+    broker.create(truths)
+    frame = pl.DataFrame({"_id": [f"a{at}" for at in range(200)], "x": [0.5] * 200, "_score": [0.25, 0.75] * 100})
+    rows = frame.head(40).with_columns(pl.col("_id") + "r")
+    columns = frame.head(30).with_columns(pl.col("_id") + "c").to_dict(as_series=False)
+    lines = "".join(json.dumps(row) + "\n" for row in frame.head(20).with_columns(pl.col("_id") + "n").to_dicts()).encode()
+    cloud = {"specversion": "1.0", "id": "1", "source": "/s", "type": "org.kubeflow.serving.inference.request"}
+    request, response = (
+        (json.dumps(content).encode(), {f"ce-{key}": value for key, value in (cloud | {"type": f"org.kubeflow.serving.inference.{side}"}).items()})
+        for side, content in (("request", {"instances": [[1.0]]}), ("response", {"predictions": [1]}))
+    )
+    messages = [
+        *(arrow(part) for part in frame.iter_slices(50)),
+        (json.dumps(rows.to_dicts()).encode(), {"content-type": "application/json"}),
+        json.dumps(columns).encode(),
+        (lines, {"content-type": "application/x-ndjson"}),
+        json.dumps({"_id": "e1", "x": 1.0, "_score": 0.5}, indent=2).encode(),
+        (request[0], request[1] | {"content-type": "application/json"}),
+        (response[0], response[1] | {"content-type": "application/json"}),
+    ]
+    total = 200 + 40 + 30 + 20 + 1 + 1
+    with sidecar(tmp_path) as running:
+        assert running.request("PUT", "/v1/models/m", {"task": "binary", "learn": {"events": 100}}).status == 201
+        consumer = Consumer(tmp_path / "0", broker, topic, "--labels-topic", truths, to=[url(running)])
+        try:
+            broker.produce(topic, messages)
+            broker.produce(truths, [arrow(frame.select("_id", _label=pl.lit(1))), *(b'{"_id": "e%d", "_label": 0}' % at for at in range(3))])
+            settled(running, total, [consumer])
+            counts = consumer.stop()
+        finally:
+            consumer.close()
+        assert counted(running) == total
+        assert counts["accepted"] - 203 in (total, total + 1), counts  # A request and its response are two that make one event.
+        assert counts["refused"] == counts["dropped"] == 0
+        assert running.model("m")["labels"] == 203, running.model("m")
+
+
+def test_with_two_sidecars_messages_that_come_again_meet_the_one_that_counted_them(broker: Server, topic: str, tmp_path: Path) -> None:
+    total = 4_000
+    consumers: list[Consumer] = []
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    with sidecar(tmp_path / "a") as one, sidecar(tmp_path / "b") as other:
+        gates = [Gate(one.port, 3, lambda: consumers[0].kill()), Gate(other.port, -1, lambda: None)]
+        to = [gate.url for gate in gates]
+        try:
+            consumers.append(Consumer(tmp_path / "0", broker, topic, to=to))
+            broker.produce(topic, events(total // 2, "x"))
+            assert gates[0].sprung.wait(60), consumers[0].log()
+            consumers += [Consumer(tmp_path / str(at), broker, topic, to=to) for at in (1, 2)]
+            broker.produce(topic, events(total // 2, "y"))
+            until(lambda: counted(one) + counted(other) >= total, 90, lambda: [it.log()[-2000:] for it in consumers])
+            until(lambda: all(it.counts().get("on_the_way") == it.counts().get("lag") == 0 for it in consumers[1:]), 60)
+            told = [it.stop() for it in consumers[1:]]
+        finally:
+            for it in consumers:
+                it.close()
+            for gate in gates:
+                gate.close()
+        assert counted(one) + counted(other) == total
+        assert counted(one) > 0
+        assert counted(other) > 0
+        assert sum(counts["repeated"] for counts in told) > 0
