@@ -100,6 +100,10 @@ class Server:
         """Puts messages there, acknowledged."""
         raise NotImplementedError
 
+    def grave(self, topic: str) -> str:
+        """What `--dead-letter` is told, for what `create` has made."""
+        return topic
+
     def dead(self, topic: str) -> list[tuple[bytes, dict[str, str]]]:
         """All dead letters: bodies, and what stands beside them."""
         raise NotImplementedError
@@ -286,6 +290,9 @@ class NatsServer(Server):
 
         self._with(work)
 
+    def grave(self, topic: str) -> str:
+        return f"{topic}.dead"
+
     def dead(self, topic: str) -> list[tuple[bytes, dict[str, str]]]:
         async def work(stream: Any) -> list[tuple[bytes, dict[str, str]]]:
             info = await stream.stream_info(topic)
@@ -299,7 +306,6 @@ class NatsServer(Server):
 class RabbitServer(Server):
     name = "rabbitmq"
     option = "--queue"
-    kind = "classic"
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -351,8 +357,10 @@ class RabbitServer(Server):
             return True
 
     def create(self, topic: str) -> None:
+        # Both kinds of queue are read from.
+        kind = "classic" if topic.endswith(("dead", "labels")) else "quorum"
         with self.channel() as channel:
-            channel.queue_declare(topic, durable=True, arguments={"x-queue-type": self.kind})
+            channel.queue_declare(topic, durable=True, arguments={"x-queue-type": kind})
 
     def produce(self, topic: str, messages: Sequence[bytes | tuple[bytes, Mapping[str, str]]]) -> None:
         import uuid
@@ -379,10 +387,6 @@ class RabbitServer(Server):
                 if method is None:
                     return found
                 found.append((body, {key: str(value) for key, value in (properties.headers or {}).items()}))
-
-
-class QuorumServer(RabbitServer):
-    kind = "quorum"
 
 
 BROKERS: list[type[Server]] = [RedisServer, KafkaServer, NatsServer, RabbitServer]

@@ -163,7 +163,7 @@ def test_a_poisoned_message_goes_to_the_dead_letters_with_its_reason_and_the_oth
     good: list[bytes] = [*events(300, "good"), stream, stream]
     messages = [*good[:150], *poison, *good[150:]]
     with sidecar(tmp_path) as running:
-        consumer = Consumer(tmp_path / "0", broker, topic, "--dead-letter", graves, to=[url(running)])
+        consumer = Consumer(tmp_path / "0", broker, topic, "--dead-letter", broker.grave(graves), to=[url(running)])
         try:
             broker.produce(topic, messages)
             settled(running, 400, [consumer])
