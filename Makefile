@@ -15,10 +15,10 @@ OWNER := $(shell owner=$(CARGO_TARGET_DIR)/checkout; [ "$$(cat $$owner 2>/dev/nu
   { find rust -name '*.rs' -exec touch {} +; mkdir -p $(CARGO_TARGET_DIR) && echo "$(CURDIR)" > $$owner; })
 DENY := $(CACHE)/tools/bin/cargo-deny
 
-.PHONY: help check-tools develop develop-lint demo test test-rust test-python lint typing deny docs test-openapi soak test-adapters bench bench-peers bench-once fuzz clean
+.PHONY: help check-tools develop develop-lint demo test test-rust test-python lint typing deny docs test-openapi soak test-adapters test-brokers bench bench-brokers bench-peers bench-once fuzz clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 check-tools: ## what has to be on the machine
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "barograph needs Python 3.11 or newer: install it or say PYTHON=/path/to/python3"; exit 2; }
@@ -107,6 +107,24 @@ $(CACHE)/adapters/done.stamp: requirements/adapters.txt $(VENV)/uv.stamp
 
 test-adapters: develop $(CACHE)/adapters/done.stamp ## adapters of frameworks too large for the core environment, about 2 GB
 	PYTHONPATH=python $(CACHE)/adapters/bin/python -m pytest -c tests/adapters/pytest.ini tests/adapters
+
+$(CACHE)/brokers/done.stamp: requirements/brokers.txt $(VENV)/uv.stamp
+	$(PYTHON) -m venv --clear $(CACHE)/brokers
+	VIRTUAL_ENV=$(CACHE)/brokers $(BIN)/uv pip install -q -r requirements/brokers.txt
+	@touch $@
+
+# Kafka comes as jars, 43 MB; without Maven its tests are skipped, and say so.
+KAFKA := $(CACHE)/kafka/lib
+$(CACHE)/kafka/done.stamp: tests/brokers/pom.xml
+	@mkdir -p $(KAFKA)
+	! command -v mvn >/dev/null || mvn -q -B -f tests/brokers/pom.xml dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$(KAFKA)
+	@touch $@
+
+test-brokers: develop $(CACHE)/brokers/done.stamp $(CACHE)/kafka/done.stamp ## Kafka, Redis, NATS and RabbitMQ themselves, as far as they are installed
+	BAROGRAPH_KAFKA=$(KAFKA) PYTHONPATH=python $(CACHE)/brokers/bin/python -m pytest -c tests/brokers/pytest.ini tests/brokers
+
+bench-brokers: develop $(CACHE)/brokers/done.stamp $(CACHE)/kafka/done.stamp ## what a consumer of each broker costs
+	BAROGRAPH_KAFKA=$(KAFKA) PYTHONPATH=python $(CACHE)/brokers/bin/python benches/brokers.py
 
 FUZZ_SECONDS ?= 30
 FUZZ := $(CACHE)/fuzz

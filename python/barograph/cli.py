@@ -160,13 +160,19 @@ def _parser() -> argparse.ArgumentParser:
         "Start several with the same group to share the work. SIGTERM ends it in order. Counts go to stderr as lines of JSON. "
         "The token comes from BAROGRAPH_TOKEN, --token-file, or the table [sidecar] of --config.",
     )
-    ingest.add_argument("broker_name", choices=["kafka", "redis", "nats", "rabbitmq"], metavar="BROKER", help="kafka, redis, nats or rabbitmq")
+    ingest.add_argument(
+        "broker_name", choices=["kafka", "redis", "nats", "rabbitmq"], metavar="BROKER", help="kafka, redis, nats or rabbitmq"
+    )
     ingest.add_argument("--topic", "--stream", "--queue", required=True, metavar="NAME", help="topic, stream or queue of events")
     ingest.add_argument("--labels-topic", "--labels-stream", "--labels-queue", metavar="NAME", help="the one of labels")
-    ingest.add_argument("--dead-letter", metavar="NAME", help="where messages go that cannot be counted (default: counted, told and dropped)")
+    ingest.add_argument(
+        "--dead-letter", metavar="NAME", help="where messages go that cannot be counted (default: counted, told and dropped)"
+    )
     ingest.add_argument("--group", default="barograph", metavar="NAME", help="consumers that share the work (default: barograph)")
     ingest.add_argument("--model", required=True, metavar="NAME", help="the model that the events are of")
-    ingest.add_argument("--to", action="append", default=[], metavar="URL", help="a sidecar (default: http://127.0.0.1:7464); can be repeated")
+    ingest.add_argument(
+        "--to", action="append", default=[], metavar="URL", help="a sidecar (default: http://127.0.0.1:7464); can be repeated"
+    )
     ingest.add_argument("--broker", dest="address", metavar="ADDRESS", help="where the broker is (default: its usual port on this machine)")
     ingest.add_argument(
         "--format",

@@ -11,7 +11,6 @@ import json
 import locale
 import math
 import os
-
 import shutil
 import signal
 import sys
@@ -23,7 +22,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from http.client import HTTPException
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 

@@ -84,7 +84,8 @@ class Transport:
             except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
                 # A kept connection may have been closed while nobody looked; the request may still have arrived, so only what can be
                 # sent twice is.
-                again = not fresh and (method in ("GET", "PUT") or "Idempotency-Key" in (headers or {}))
+                once = not {"Idempotency-Key", "Barograph-Sequence"}.isdisjoint(headers or {})
+                again = not fresh and (method in ("GET", "PUT") or once)
                 self._drop()
                 if not again:
                     raise

@@ -1,25 +1,32 @@
-"""One broker of each kind for all tests, and consumers and sidecars of each test's own."""
+"""One broker of each kind for all tests; what a test needs besides lies in the modules beside this one."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "e2e")]
 
-from servers import BROKERS, Server
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    from servers import BROKERS
+
+    if "broker" in metafunc.fixturenames:
+        metafunc.parametrize("broker", BROKERS, ids=lambda kind: kind.name, indirect=True, scope="module")
 
 
-@pytest.fixture(scope="module", params=BROKERS, ids=lambda kind: kind.name)
-def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+@pytest.fixture(scope="module")
+def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A real broker that runs."""
     missing = request.param.missing()
     if missing:
-        pytest.skip(f"needs {missing}")
-    server: Server = request.param(tmp_path_factory.mktemp(request.param.name))
+        (pytest.fail if os.environ.get("BAROGRAPH_BROKERS") == "all" else pytest.skip)(f"needs {missing}")
+    server = request.param(tmp_path_factory.mktemp(request.param.name))
     try:
         server.start()
         yield server

@@ -21,7 +21,9 @@ from sidecars import TOKEN
 class Consumer:
     """`barograph ingest` that runs."""
 
-    def __init__(self, folder: Path, broker: Server, topic: str, *options: str, to: list[str], model: str = "m", token: str = TOKEN) -> None:
+    def __init__(
+        self, folder: Path, broker: Server, topic: str, *options: str, to: list[str], model: str = "m", token: str = TOKEN
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         config = folder / "ingest.toml"
@@ -29,7 +31,20 @@ class Consumer:
         extra = {"redis": "lease_seconds = 4\n", "nats": "lease_seconds = 4\n"}.get(broker.name, extra)
         # A password stands in the file, not in the arguments.
         config.write_text(f"[{broker.name}]\naddress = {json.dumps(broker.address)}\n{extra}")
-        command = [sys.executable, "-m", "barograph", "ingest", broker.name, broker.option, topic, "--model", model, "--report", "0.5", "--json"]
+        command = [
+            sys.executable,
+            "-m",
+            "barograph",
+            "ingest",
+            broker.name,
+            broker.option,
+            topic,
+            "--model",
+            model,
+            "--report",
+            "0.5",
+            "--json",
+        ]
         command += [part for url in to for part in ("--to", url)] + ["--config", str(config), *options]
         self._log = (folder / "log").open("wb")
         self.out = (folder / "out").open("wb")

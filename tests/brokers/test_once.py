@@ -22,7 +22,9 @@ GONE_SECONDS = float(os.environ.get("BAROGRAPH_GONE", "5"))
 
 def events(count: int, seed: str) -> list[bytes]:
     """Single events, each another."""
-    return [json.dumps({"_id": f"{seed}-{at}", "x": at * 0.5, "kind": "abc"[at % 3], "_score": at % 100 / 100}).encode() for at in range(count)]
+    return [
+        json.dumps({"_id": f"{seed}-{at}", "x": at * 0.5, "kind": "abc"[at % 3], "_score": at % 100 / 100}).encode() for at in range(count)
+    ]
 
 
 def counted(running: Sidecar, model: str = "m") -> int:
@@ -133,7 +135,9 @@ def test_consumers_that_come_and_go_while_messages_arrive_count_each_once(broker
             thread.start()
             until(lambda: counted(running) > 500, 60, lambda: consumers[0].log())
             consumers += [Consumer(tmp_path / str(at), broker, topic, to=[url(running)]) for at in (1, 2)]
-            until(lambda: all(one.counts().get("consumed", 0) > 0 for one in consumers), 60, lambda: [one.log()[-2000:] for one in consumers])
+            until(
+                lambda: all(one.counts().get("consumed", 0) > 0 for one in consumers), 60, lambda: [one.log()[-2000:] for one in consumers]
+            )
             left = consumers[0].stop()
             thread.join()
             settled(running, total, consumers[1:])
@@ -148,7 +152,9 @@ def test_consumers_that_come_and_go_while_messages_arrive_count_each_once(broker
         assert sum(counts["repeated"] for counts in told) == 0, told
 
 
-def test_a_poisoned_message_goes_to_the_dead_letters_with_its_reason_and_the_others_count(broker: Server, topic: str, tmp_path: Path) -> None:
+def test_a_poisoned_message_goes_to_the_dead_letters_with_its_reason_and_the_others_count(
+    broker: Server, topic: str, tmp_path: Path
+) -> None:
     graves = f"{topic}dead"
     broker.create(graves)
     stream = arrow(pl.DataFrame({"x": [0.5] * 50, "kind": ["a"] * 50, "_score": [0.1] * 50}))
@@ -195,7 +201,10 @@ def test_every_form_of_a_message_counts_its_events_and_labels_find_them(broker: 
     lines = "".join(json.dumps(row) + "\n" for row in frame.head(20).with_columns(pl.col("_id") + "n").to_dicts()).encode()
     cloud = {"specversion": "1.0", "id": "1", "source": "/s", "type": "org.kubeflow.serving.inference.request"}
     request, response = (
-        (json.dumps(content).encode(), {f"ce-{key}": value for key, value in (cloud | {"type": f"org.kubeflow.serving.inference.{side}"}).items()})
+        (
+            json.dumps(content).encode(),
+            {f"ce-{key}": value for key, value in (cloud | {"type": f"org.kubeflow.serving.inference.{side}"}).items()},
+        )
         for side, content in (("request", {"instances": [[1.0]]}), ("response", {"predictions": [1]}))
     )
     messages = [
@@ -213,7 +222,9 @@ def test_every_form_of_a_message_counts_its_events_and_labels_find_them(broker: 
         consumer = Consumer(tmp_path / "0", broker, topic, "--labels-topic", truths, to=[url(running)])
         try:
             broker.produce(topic, messages)
-            broker.produce(truths, [arrow(frame.select("_id", _label=pl.lit(1))), *(b'{"_id": "e%d", "_label": 0}' % at for at in range(3))])
+            broker.produce(
+                truths, [arrow(frame.select("_id", _label=pl.lit(1))), *(b'{"_id": "e%d", "_label": 0}' % at for at in range(3))]
+            )
             settled(running, total, [consumer])
             counts = consumer.stop()
         finally:

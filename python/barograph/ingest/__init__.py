@@ -18,8 +18,8 @@ BROKERS = ("kafka", "redis", "nats", "rabbitmq")
 
 def run(options: argparse.Namespace) -> int:
     """Runs until it is told to end; the exit code."""
-    from barograph.ingest.settings import Settings
     from barograph.ingest.pump import pump
+    from barograph.ingest.settings import Settings
 
     settings = Settings.of(options)
     return pump(settings.broker(), settings)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import queue
 import random
 import threading
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.client import HTTPException
@@ -136,14 +136,17 @@ class Delivery:
 
     def _run(self, make: Callable[[], Transport], jobs: queue.SimpleQueue[Span | None]) -> None:
         try:
-            transport = make()
-            while (span := jobs.get()) is not None:
-                if not span.given_up.is_set():
-                    outcome = self._send(transport, span)
-                    if outcome is not None:
-                        self._done.put(outcome)
+            with contextlib.closing(make()) as transport:
+                self._serve(transport, jobs)
         except BaseException as error:
             self._done.put(error)
+
+    def _serve(self, transport: Transport, jobs: queue.SimpleQueue[Span | None]) -> None:
+        while (span := jobs.get()) is not None:
+            if not span.given_up.is_set():
+                outcome = self._send(transport, span)
+                if outcome is not None:
+                    self._done.put(outcome)
 
     def _send(self, transport: Transport, span: Span) -> Outcome | None:
         # Messages with a key of their own share no body.
@@ -188,7 +191,8 @@ class Delivery:
 
     def _post(self, transport: Transport, span: Span, body: Body) -> tuple[int, dict[str, Any]] | None:
         """Status and answer of a sidecar that took or refused it; None if the span was given up before."""
-        once = {"Idempotency-Key": span.keys(body.messages[0]) if span.keys else f"{span.stream}/{body.number}"}
+        number = f"{span.stream}/{body.number}"
+        once = {"Idempotency-Key": span.keys(body.messages[0])} if span.keys else {"Idempotency-Key": number}
         path = f"{self._path}{span.kind}" + (f"?protocol={body.protocol}" if body.protocol else "")
         attempt = 0
         while not span.given_up.is_set():
@@ -209,8 +213,6 @@ class Delivery:
             attempt += 1
             span.given_up.wait(max(pause, min(wait, _LONGEST)))
         return None
-
-
 
 
 def _document(answer: bytes) -> dict[str, Any]:

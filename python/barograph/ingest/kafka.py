@@ -32,12 +32,26 @@ __all__ = ["make"]
 
 _SPAN_BYTES = 8 << 20
 _SPAN_MESSAGES = 10_000
+_READ_BYTES = 4 << 20
+"""What is read at once, about."""
 _MOST_ALONE = 100
 """Refused bodies of a span that the metadata has room for (4096 bytes); what is refused beyond them waits for the next span."""
 _SETTLE_SECONDS = 10.0
 _MARK = "barograph1"
 _OURS = ("group.id", "enable.auto.commit", "enable.auto.offset.store", "partition.assignment.strategy", "enable.partition.eof")
-_PRODUCER = ("bootstrap.", "security.", "sasl.", "ssl.", "socket.", "broker.", "client.", "message.max.", "metadata.", "enable.ssl", "https.")
+_PRODUCER = (
+    "bootstrap.",
+    "security.",
+    "sasl.",
+    "ssl.",
+    "socket.",
+    "broker.",
+    "client.",
+    "message.max.",
+    "metadata.",
+    "enable.ssl",
+    "https.",
+)
 _LOG = logging.getLogger("barograph.ingest.kafka")
 
 
@@ -111,6 +125,7 @@ class _Kafka:
         self._committed_at = 0.0
         self._ready: list[Span] = []
         self._paused = False
+        self._average = float(_READ_BYTES // 16)
         self._ids: dict[str, str] = {}
         self._told = 0.0
         self._trouble: str | None = None
@@ -142,9 +157,7 @@ class _Kafka:
             if self._common.get("group.protocol") != "consumer":
                 ours["partition.assignment.strategy"] = "cooperative-sticky"
             self._consumer = Consumer(defaults | self._common | ours)
-            self._consumer.subscribe(
-                list(settings.sources), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
-            )
+            self._consumer.subscribe(list(settings.sources), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
         except KafkaException as error:
             raise self._gone(error) from None
         except (ValueError, TypeError) as error:
@@ -197,7 +210,9 @@ class _Kafka:
         low, _ = consumer.get_watermark_offsets(TopicPartition(own.topic, own.number), timeout=20)
         if low > offset:
             self._pump.counters.add(vanished=low - offset)
-            self._pump.tell("error", "messages were deleted before they were read", origin=f"{own.topic}/{own.number}", offsets=[offset, low])
+            self._pump.tell(
+                "error", "messages were deleted before they were read", origin=f"{own.topic}/{own.number}", offsets=[offset, low]
+            )
             own.done, own.moved = low, own.written is None
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -245,7 +260,11 @@ class _Kafka:
             (consumer.pause if full else consumer.resume)(places)
             self._paused = full
         # A commit that is on its way is answered while we wait here.
-        for message in consumer.consume(1000, 0.002 if self._committing else seconds):
+        count = max(1, min(1000, int(_READ_BYTES / self._average)))
+        read = consumer.consume(count, 0.002 if self._committing else seconds)
+        if read:
+            self._average = max(64.0, 0.5 * self._average, sum(len(message) for message in read) / len(read))
+        for message in read:
             own = self._partitions.get((message.topic(), message.partition()))
             error = message.error()
             if error is not None:
@@ -372,7 +391,11 @@ class _Kafka:
             for message, reason in dead:
                 headers = [*message.headers.items(), ("barograph-reason", reason), ("barograph-origin", message.origin)]
                 self._producer.produce(
-                    self._settings.dead_letter, message.value, message.handle, headers=[(name, text.encode()) for name, text in headers], on_delivery=told
+                    self._settings.dead_letter,
+                    message.value,
+                    message.handle,
+                    headers=[(name, text.encode()) for name, text in headers],
+                    on_delivery=told,
                 )
                 self._producer.poll(0)
             left = self._producer.flush(20)
@@ -418,7 +441,9 @@ class _Kafka:
     def close(self) -> None:
         """Tells how far it is, and leaves the group."""
         if self._consumer is not None:
-            moved = [TopicPartition(own.topic, own.number, own.done or 0) for own in self._partitions.values() if own.moved and own.span is None]
+            moved = [
+                TopicPartition(own.topic, own.number, own.done or 0) for own in self._partitions.values() if own.moved and own.span is None
+            ]
             try:
                 if moved:
                     self._consumer.commit(offsets=moved, asynchronous=False)

@@ -28,6 +28,7 @@ MOST_BYTES = 4 << 20
 _END = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 _RECORDS = 3
 _FIRST_VALUE = re.compile(rb'\s*\{\s*"(?:[^"\\]|\\.)*"\s*:\s*(\[?)')
+_SECOND_ARRAY = re.compile(rb'[^\[\]{}]*\]\s*,\s*"(?:[^"\\]|\\.)*"\s*:\s*\[')
 _LAST_VALUE = re.compile(rb"\]\s*\}\s*\Z")
 _KINDS = {
     "arrow": ARROW,
@@ -143,7 +144,7 @@ def _piece(message: Message, form: str) -> tuple[bytes, bytes] | dict[str, str] 
         return {"Content-Type": kind or JSON} | events
     if kind == ARROW or (not kind and value.startswith(b"\xff\xff\xff\xff")):
         return _spliced(value) or {"Content-Type": ARROW}
-    if kind and kind not in (JSON, LINES, "application/ndjson", "application/jsonl") or _protocol(form) is not None:
+    if (kind and kind not in (JSON, LINES, "application/ndjson", "application/jsonl")) or _protocol(form) is not None:
         return own
     return _json(value, form, own)
 
@@ -170,16 +171,17 @@ def _json(value: bytes, form: str, own: dict[str, str]) -> tuple[bytes, bytes] |
 
 
 def _has_columns(text: bytes) -> bool:
-    """Whether an object holds columns: its values are arrays, all of one length. An event may have one array, its scores."""
+    """Whether an object holds columns: its values are arrays. An event may have one array, its scores."""
     first = _FIRST_VALUE.match(text)
-    if first is None or not first[1] or not _LAST_VALUE.search(text):
+    if first is None or not first[1] or not _LAST_VALUE.search(text, len(text) - 100):
         return False
+    if _SECOND_ARRAY.match(text, first.end()):
+        return True
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
         return True
-    lengths = {len(value) if isinstance(value, list) else -1 for value in found.values()}
-    return len(lengths) == 1 and -1 not in lengths and list(found) != ["_score"]
+    return all(isinstance(value, list) for value in found.values()) and list(found) != ["_score"]
 
 
 def _spliced(value: bytes) -> tuple[bytes, bytes] | None:

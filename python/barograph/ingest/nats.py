@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import nats
 from nats.errors import Error
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, KeyValueConfig, RetentionPolicy
-from nats.js.errors import BucketNotFoundError, KeyNotFoundError, KeyWrongLastSequenceError, NotFoundError, NoStreamResponseError
+from nats.js.errors import BucketNotFoundError, KeyNotFoundError, KeyWrongLastSequenceError, NoStreamResponseError, NotFoundError
 
 from barograph.errors import InvalidArgumentError
 from barograph.ingest.delivery import Span, digest
@@ -44,7 +44,7 @@ _KEYS = ("user", "password", "token", "user_credentials", "nkeys_seed", "name", 
 
 T = TypeVar("T")
 Place = dict[str, Any]
-"""What the document says: `life` of the stream, `next`, the sequence that nobody has yet, and `lanes`: first, last, to, owner, until, alone."""
+"""What the document says: `life` of the stream, `next` sequence that nobody has yet, `lanes`: first, last, to, owner, until, alone."""
 
 
 class _Stream:
@@ -116,7 +116,13 @@ class _Nats:
 
             servers = [one.strip() for one in self._settings.address.split(",")]
             self._client = await nats.connect(
-                servers, error_cb=quiet, connect_timeout=5, reconnect_time_wait=1, max_reconnect_attempts=-1, allow_reconnect=True, **options
+                servers,
+                error_cb=quiet,
+                connect_timeout=5,
+                reconnect_time_wait=1,
+                max_reconnect_attempts=-1,
+                allow_reconnect=True,
+                **options,
             )
         self._jetstream = self._client.jetstream(timeout=_WAIT_SECONDS)
         try:
@@ -211,7 +217,9 @@ class _Nats:
         messages = await self._messages(stream, held["first"], held["last"])
         name = f"nats/{stream.key}/{life}/{lane}"
         target = self._settings.target_of(held["to"])
-        span = Span(stream.topic, name, self._settings.sources[stream.topic], target, messages, set(held["alone"]), handle=(lane, held["first"]))
+        span = Span(
+            stream.topic, name, self._settings.sources[stream.topic], target, messages, set(held["alone"]), handle=(lane, held["first"])
+        )
         other = self._held.get((stream.topic, lane))
         if other is not None:
             self._pump.give_up([other])

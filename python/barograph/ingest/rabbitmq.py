@@ -96,7 +96,9 @@ class _Rabbit:
             self._cancelled = None
             self._unacknowledged = 0
             for queue in self._settings.sources:
-                self._channel.basic_consume(queue, lambda _, method, properties, body, of=queue: self._arrived(of, method, properties, body))
+                self._channel.basic_consume(
+                    queue, lambda _, method, properties, body, of=queue: self._arrived(of, method, properties, body)
+                )
             self._graves = self._connection.channel()
             self._graves.confirm_delivery()
 

@@ -45,10 +45,11 @@ local first, run, fresh, targets = tonumber(ARGV[6]), ARGV[7], ARGV[8] == '1', t
 local free
 for i = 0, lanes - 1 do
   local lane = (first + i) % lanes
-  local held = redis.call('HMGET', KEYS[2], lane .. '.owner', lane .. '.until', lane .. '.base', lane .. '.to', lane .. '.run', lane .. '.alone')
+  local at = lane .. '.'
+  local held = redis.call('HMGET', KEYS[2], at .. 'owner', at .. 'until', at .. 'base', at .. 'to', at .. 'run', at .. 'alone')
   if held[1] then
     if tonumber(held[2]) < now then
-      redis.call('HSET', KEYS[2], lane .. '.owner', me, lane .. '.until', now + lease)
+      redis.call('HSET', KEYS[2], at .. 'owner', me, at .. 'until', now + lease)
       local read = redis.call('XREADGROUP', 'GROUP', group, 'lane-' .. lane, 'STREAMS', KEYS[1], '0')
       return {lane, held[3], held[4], held[5], held[6] or '', read and read[1][2] or {}}
     end
@@ -60,14 +61,15 @@ if free == nil or not fresh then return nil end
 local read = redis.call('XREADGROUP', 'GROUP', group, 'lane-' .. free, 'COUNT', count, 'STREAMS', KEYS[1], '>')
 if not read then return nil end
 local entries = read[1][2]
-local base = redis.call('HINCRBY', KEYS[2], free .. '.next', #entries) - #entries
-local to = ARGV[10 + free % targets]
-redis.call('HSET', KEYS[2], free .. '.owner', me, free .. '.until', now + lease, free .. '.base', base, free .. '.to', to, free .. '.run', run)
+local at, to = free .. '.', ARGV[10 + free % targets]
+local base = redis.call('HINCRBY', KEYS[2], at .. 'next', #entries) - #entries
+redis.call('HSET', KEYS[2], at .. 'owner', me, at .. 'until', now + lease, at .. 'base', base, at .. 'to', to, at .. 'run', run)
 return {free, tostring(base), to, run, '', entries}
 """
 # Nothing happens if somebody else has taken the lane meanwhile.
 _FINISH = """
-if redis.call('HGET', KEYS[2], ARGV[2] .. '.owner') ~= ARGV[3] or redis.call('HGET', KEYS[2], ARGV[2] .. '.base') ~= ARGV[4] then return 0 end
+local held = redis.call('HMGET', KEYS[2], ARGV[2] .. '.owner', ARGV[2] .. '.base')
+if held[1] ~= ARGV[3] or held[2] ~= ARGV[4] then return 0 end
 for at = 5, #ARGV, 1000 do redis.call('XACK', KEYS[1], ARGV[1], unpack(ARGV, at, math.min(at + 999, #ARGV))) end
 for _, name in ipairs({'.owner', '.until', '.base', '.to', '.run', '.alone'}) do redis.call('HDEL', KEYS[2], ARGV[2] .. name) end
 return 1
@@ -132,7 +134,9 @@ class _Redis:
                 try:
                     self._client = redis.Redis.from_url(self._settings.address, **options)
                 except (ValueError, TypeError) as error:
-                    raise InvalidArgumentError(f"`--broker` or the table [redis] is wrong: {error}", "such as redis://127.0.0.1:6379/0") from None
+                    raise InvalidArgumentError(
+                        f"`--broker` or the table [redis] is wrong: {error}", "such as redis://127.0.0.1:6379/0"
+                    ) from None
                 self._take, self._finish, self._hold = (self._client.register_script(text) for text in (_TAKE, _FINISH, _HOLD))
             self._run = str(self._client.info("server")["run_id"])
             for topic in self._settings.sources:
