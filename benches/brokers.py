@@ -93,10 +93,10 @@ def main(words: list[str]) -> int:
     processor = next(
         line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")
     )
-    print(
-        f"On {processor}, {os.cpu_count()} cores shared with broker and sidecar, Python {platform.python_version()}; load average before: {load:.1f}.\n"
-    )
-    print("| broker | messages | events/s per core of the consumer | target | events/s | peak memory, MB |\n|---|---|---|---|---|---|")
+    shared = f"{os.cpu_count()} cores shared with broker and sidecar"
+    print(f"On {processor}, {shared}, Python {platform.python_version()}; load average before: {load:.1f}.\n")
+    print("| broker | messages | events/s per core of the consumer | target | events/s | peak memory, MB |")
+    print("|---|---|---|---|---|---|")
     missed = False
     for kind in BROKERS:
         plans = [(form, events) for form, events in PLANS[kind.name] if not words or {kind.name, form} & set(words)]

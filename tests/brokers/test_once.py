@@ -261,3 +261,26 @@ def test_with_two_sidecars_messages_that_come_again_meet_the_one_that_counted_th
         assert counted(one) > 0
         assert counted(other) > 0
         assert sum(counts["repeated"] for counts in told) > 0
+
+
+def test_a_sidecar_that_is_not_there_leaves_messages_at_the_broker_and_not_in_memory(broker: Server, topic: str, tmp_path: Path) -> None:
+    frame = pl.DataFrame({f"x{at}": [0.1 * row for row in range(1000)] for at in range(12)})
+    messages = [arrow(frame)] * 2000
+    running = Sidecar(tmp_path)
+    consumer = Consumer(tmp_path / "0", broker, topic, "--memory", "32MB", to=[url(running)])
+    try:
+        for begin in range(0, len(messages), 100):
+            broker.produce(topic, messages[begin : begin + 100])
+        until(lambda: consumer.counts().get("retried", 0) > 8, 60, consumer.log)
+        status = Path(f"/proc/{consumer.process.pid}/status").read_text()
+        peak = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) >> 10
+        held = consumer.counts()["on_the_way"]
+        with running:
+            settled(running, 2_000_000, [consumer])
+            counts = consumer.stop()
+            assert counted(running) == 2_000_000
+    finally:
+        consumer.close()
+    assert len(messages) * len(messages[0]) > 180 << 20
+    assert peak < 150, f"{peak} MB, {held} messages on their way"
+    assert counts["repeated"] == 0

@@ -19,6 +19,8 @@ from barograph.transport import Transport
 
 __all__ = ["Counters", "Delivery", "Outcome", "Span", "digest"]
 
+NUMBERED = "Idempotency-Key"
+"""The header of a body's stream and number."""
 _REFUSED = (400, 413, 415, 422)
 """The body is wrong and stays so. Everything else may pass: a sidecar that is full or gone, a token that is not there yet."""
 _SHORTEST, _LONGEST = 0.1, 30.0
@@ -192,7 +194,7 @@ class Delivery:
     def _post(self, transport: Transport, span: Span, body: Body) -> tuple[int, dict[str, Any]] | None:
         """Status and answer of a sidecar that took or refused it; None if the span was given up before."""
         number = f"{span.stream}/{body.number}"
-        once = {"Idempotency-Key": span.keys(body.messages[0])} if span.keys else {"Idempotency-Key": number}
+        once = {"Idempotency-Key": span.keys(body.messages[0])} if span.keys else {NUMBERED: number}
         path = f"{self._path}{span.kind}" + (f"?protocol={body.protocol}" if body.protocol else "")
         attempt = 0
         while not span.given_up.is_set():

@@ -73,6 +73,9 @@ class _Rabbit:
         self._count = 0
         self._cancelled: str | None = None
         self._since = 0.0
+        self._asked = 0
+        # Of messages that are not known yet much is expected.
+        self._average = float(1 << 20)
 
     @contextlib.contextmanager
     def _reaching(self) -> Iterator[None]:
@@ -91,16 +94,27 @@ class _Rabbit:
         with self._reaching():
             self._connection = pika.BlockingConnection(self._parameters)
             self._channel = self._connection.channel()
-            self._channel.basic_qos(prefetch_count=self._prefetch)
             self._channel.add_on_cancel_callback(self._on_cancel)
             self._cancelled = None
             self._unacknowledged = 0
-            for queue in self._settings.sources:
-                self._channel.basic_consume(
-                    queue, lambda _, method, properties, body, of=queue: self._arrived(of, method, properties, body)
-                )
+            self._tags: list[str] = []
+            self._subscribe()
             self._graves = self._connection.channel()
             self._graves.confirm_delivery()
+
+    def _subscribe(self) -> None:
+        """Asks for as many messages at once as memory has room for, by what they were like so far: RabbitMQ counts messages, not bytes."""
+        wanted = max(1, min(self._prefetch, int(self._settings.memory / 2 / len(self._settings.sources) / self._average)))
+        if self._tags and self._asked // 2 <= wanted <= self._asked * 2:
+            return
+        for tag in self._tags:
+            self._channel.basic_cancel(tag)
+        self._asked = wanted
+        self._channel.basic_qos(prefetch_count=wanted)
+        self._tags = [
+            self._channel.basic_consume(queue, lambda _, method, properties, body, of=queue: self._arrived(of, method, properties, body))
+            for queue in self._settings.sources
+        ]
 
     def _on_cancel(self, _method: Any) -> None:
         self._cancelled = "the queue has gone"
@@ -117,6 +131,7 @@ class _Rabbit:
                 headers[header] = str(value)
         self._count += 1
         self._unacknowledged += 1
+        self._average = max(256.0, 0.9 * self._average, float(len(body)))
         name = properties.message_id
         key = hashlib.sha256(f"{self._parameters.virtual_host}\0{queue}\0{name}".encode()).hexdigest() if name else ""
         message = Message(self._count, body, headers, f"{queue}@{name or 'no message_id'}", key)
@@ -130,6 +145,8 @@ class _Rabbit:
             if self._connection is None:
                 raise BrokerGone("rabbitmq: not connected")
             self._connection.process_data_events(time_limit=seconds if not self._waiting else 0)
+            if self._cancelled is None:
+                self._subscribe()
             if self._cancelled is not None:
                 self._leave()
                 raise BrokerGone(f"rabbitmq: {self._cancelled}")
