@@ -19,11 +19,11 @@ from barograph.transport import Transport
 
 __all__ = ["Counters", "Delivery", "Outcome", "Span", "digest"]
 
-NUMBERED = "Idempotency-Key"
+NUMBERED = "Barograph-Sequence"
 """The header of a body's stream and number."""
 _REFUSED = (400, 413, 415, 422)
 """The body is wrong and stays so. Everything else may pass: a sidecar that is full or gone, a token that is not there yet."""
-_SHORTEST, _LONGEST = 0.1, 30.0
+_SHORTEST, _LONGEST = 0.1, 10.0
 
 
 def digest(*parts: str) -> str:

@@ -152,9 +152,9 @@ def _load(options: argparse.Namespace) -> Load:
         return Load.from_log(Path(options.log), time=options.time, seconds=options.seconds)
     if options.model is None:
         raise InvalidArgumentError("`--model` is missing: it names a model of the sidecar")
-    from barograph.top import _token
+    from barograph.transport import token_for
 
-    token = _token(options.url, options.token_file)
+    token = token_for(options.url, options.token_file)
     return load_of_sidecar(options.url, options.model, token, events_per_call=options.events_per_call)
 
 
