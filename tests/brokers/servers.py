@@ -27,12 +27,12 @@ def free_ports(count: int) -> list[int]:
         return [one.getsockname()[1] for one in found]
 
 
-def until(condition: Callable[[], bool], seconds: float = 60.0, what: Callable[[], Any] = lambda: "") -> None:
+def until(condition: Callable[[], bool], seconds: float = 60.0, what: Callable[[], Any] = lambda: "", pause: float = 0.05) -> None:
     """Waits for something to become true."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, what()
-        time.sleep(0.02)
+        time.sleep(pause)
 
 
 class Server:
@@ -64,7 +64,8 @@ class Server:
             self.process = subprocess.Popen(
                 command, env={**os.environ, **environment}, stdout=log, stderr=log, cwd=self.folder, start_new_session=True
             )
-        until(self._up, 120, self.log)
+        # A machine that is busy with other tests takes its time for a virtual machine of Java or Erlang.
+        until(self._up, 300, self.log, pause=0.3)
 
     def _up(self) -> bool:
         assert self.process is not None
@@ -332,7 +333,7 @@ class RabbitServer(Server):
             "RABBITMQ_LOG_BASE": str(self.folder / "logs"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "plugins"),
             "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq.conf"),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} +sbwt none",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} +sbwt none +S 2:2",
         }
         return [str(RABBITMQ)], environment
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import secrets
 import ssl
 import time
@@ -45,6 +46,9 @@ class _Rabbit:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        # What it cannot do is told here, once.
+        logging.getLogger("pika").addHandler(logging.NullHandler())
+        logging.getLogger("pika").propagate = False
         options = dict(settings.client)
         self._prefetch = options.pop("prefetch", 1000)
         if isinstance(self._prefetch, bool) or not isinstance(self._prefetch, int) or not 1 <= self._prefetch <= 65_535:
