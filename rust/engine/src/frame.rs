@@ -314,7 +314,8 @@ pub fn nanoseconds(array: &dyn Array) -> Option<Vec<Option<i64>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow_array::{DictionaryArray, Int8Array, StringArray, StringDictionaryBuilder};
+    use arrow_array::builder::StringDictionaryBuilder;
+    use arrow_array::{DictionaryArray, Int8Array, StringArray};
     use std::sync::Arc;
 
     #[test]
