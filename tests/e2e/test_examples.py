@@ -7,8 +7,10 @@ import runpy
 from pathlib import Path
 
 import pytest
+from sidecars import TOKEN, Sidecar
 
 ROOT = Path(__file__).parents[2]
+SIDECAR = ROOT / "docs/start/sidecar.md"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MODULES = [
     "barograph",
@@ -46,11 +48,27 @@ MODULES = [
 ]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_python_on_pages(page):
+def run(page, folder, monkeypatch, change=lambda block: block):
+    """The blocks of a page, one after another in an empty folder; names go on from one to the next."""
+    monkeypatch.chdir(folder)
+    names = {}
     for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.S):
         if "reference.parquet" not in block:
-            exec(compile(block, str(page), "exec"), {})
+            exec(compile(change(block), str(page), "exec"), names)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != SIDECAR], ids=lambda page: str(page.relative_to(ROOT)))
+def test_python_on_pages(page, tmp_path, monkeypatch):
+    run(page, tmp_path, monkeypatch)
+
+
+def test_python_on_the_page_that_starts_a_sidecar(tmp_path, monkeypatch):
+    with Sidecar(tmp_path) as running:
+        # Where the page's own `barograph serve` puts its token.
+        (tmp_path / "barograph-data").mkdir()
+        (tmp_path / "barograph-data" / "token").write_text(TOKEN)
+        run(SIDECAR, tmp_path, monkeypatch, lambda block: block.replace("7464", str(running.port)))
+    assert (tmp_path / "drift.svg").stat().st_size > 2000
 
 
 @pytest.mark.parametrize("module", MODULES)
