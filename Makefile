@@ -13,9 +13,11 @@ RUST_SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml C
 # of checkout ours are made new.
 OWNER := $(shell owner=$(CARGO_TARGET_DIR)/checkout; [ "$$(cat $$owner 2>/dev/null)" = "$(CURDIR)" ] || \
   { find rust -name '*.rs' -exec touch {} +; mkdir -p $(CARGO_TARGET_DIR) && echo "$(CURDIR)" > $$owner; })
+WHEEL := $(CACHE)/wheel/bin
+ACTIONLINT := $(CACHE)/tools/bin/actionlint
 DENY := $(CACHE)/tools/bin/cargo-deny
 
-.PHONY: help check-tools develop develop-lint demo test test-rust test-python lint typing deny docs test-openapi soak test-adapters test-brokers bench bench-brokers bench-peers bench-once fuzz clean
+.PHONY: help wheel test-wheel actionlint check-tools develop develop-lint demo test test-rust test-python lint typing deny docs test-openapi soak test-adapters test-brokers bench bench-brokers bench-peers bench-once fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -74,6 +76,32 @@ $(DENY):
 
 deny: check-tools $(DENY) ## licences, sources and duplicates of the Rust dependencies
 	$(DENY) --log-level error check bans licenses sources
+
+$(ACTIONLINT):
+	GOBIN=$(dir $@) go install github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+
+actionlint: $(ACTIONLINT) ## the workflows of GitHub; needs Go
+	$(ACTIONLINT) .github/workflows/*.yml
+
+$(CACHE)/wheel/done.stamp: requirements/wheel.txt $(VENV)/uv.stamp
+	$(PYTHON) -m venv --clear $(CACHE)/wheel
+	VIRTUAL_ENV=$(CACHE)/wheel $(BIN)/uv pip install -q -r requirements/wheel.txt
+	@touch $@
+
+# Zig links against glibc 2.28, whatever the machine has; elsewhere the system's own tools do.
+WHEEL_FLAGS ?= $(if $(filter Linux,$(shell uname)),--zig --compatibility manylinux_2_28)
+wheel: check-tools $(CACHE)/wheel/done.stamp ## a wheel for every CPython from 3.11 on, an sdist, bill of materials and notices, in dist/
+	@[ -f web/dist/index.html ] || echo "the page was not built: the wheel will carry a placeholder that says so"
+	mkdir -p dist
+	$(PYTHON) release/bill.py dist/barograph.cdx.json LICENSE-THIRD-PARTY.txt
+	PATH="$(WHEEL):$$PATH" maturin build --release --locked $(WHEEL_FLAGS) --sdist -o dist
+
+# As `make develop` builds it, which takes no second build; what differs from `make wheel` is the glibc it asks for.
+test-wheel: develop ## a wheel in empty environments: the three start pages, each to its picture; needs a package index
+	rm -rf dist/try
+	mkdir -p dist && $(PYTHON) release/bill.py dist/barograph.cdx.json LICENSE-THIRD-PARTY.txt
+	$(BIN)/maturin build --release --locked --compatibility linux -q -o dist/try
+	$(PYTHON) release/try_wheel.py dist/try/*.whl
 
 test-openapi: develop-lint ## random requests against the sidecar, by its own description
 	$(BIN)/python -m pytest tests/openapi -o testpaths=tests/openapi
