@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from barograph import doctor
-from barograph.errors import BarographError, FrameError, InvalidArgumentError
+from barograph.errors import BarographError, FrameError, InvalidArgumentError, UnsupportedError
 
 _PASS, _DRIFT, _ERROR, _INCONCLUSIVE = 0, 1, 2, 3
 _SEVERITIES = {"warning": ("warning", "critical"), "critical": ("critical",), "never": ()}
@@ -302,6 +302,7 @@ def _bench_sidecar(options: argparse.Namespace) -> int:
     # What measures is loaded only then: `serve` has to stay small.
     from barograph import sidecar_bench
 
+    _needs_sidecar()
     return sidecar_bench.run(options)
 
 
@@ -512,14 +513,27 @@ def _is_of_sidecar(text: str) -> bool:
         keys = set(tomllib.loads(text))
     except tomllib.TOMLDecodeError:
         return False
+    if not hasattr(_barograph, "config_keys"):
+        return False
     sidecar = set(_barograph.config_keys())
     policy = set(json.loads(_barograph.policy_from_json("{}"))) - sidecar
     return "models" in keys or bool(keys & sidecar and not keys & policy)
 
 
+def _needs_sidecar() -> None:
+    """Raises UnsupportedError where this build has none."""
+    from barograph import _barograph
+
+    if not hasattr(_barograph, "serve"):
+        raise UnsupportedError(
+            "the sidecar runs on Linux and macOS, this build is without it", "run it in a container, or watch in the process"
+        )
+
+
 def _serve(options: argparse.Namespace) -> int:
     from barograph import _barograph
 
+    _needs_sidecar()
     names = ("config", "listen", "health_listen", "data", "token_file", "statsd", "test_alert")
     _barograph.serve(json.dumps({name: getattr(options, name) for name in names}))
     return _PASS
@@ -528,6 +542,7 @@ def _serve(options: argparse.Namespace) -> int:
 def _store(options: argparse.Namespace) -> int:
     from barograph import stores
 
+    _needs_sidecar()
     return stores.run(options)
 
 

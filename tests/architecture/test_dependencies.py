@@ -13,7 +13,7 @@ PACKAGE = ROOT / "python" / "barograph"
 
 def dependencies(crate):
     manifest = tomllib.loads((ROOT / "rust" / crate / "Cargo.toml").read_text())
-    return set(manifest.get("dependencies", {}))
+    return set(manifest.get("dependencies", {})).union(*(target["dependencies"] for target in manifest.get("target", {}).values()))
 
 
 def test_core_engine_and_border_depend_in_one_direction():

@@ -94,6 +94,16 @@ def test_an_old_package_is_told(monkeypatch):
     assert doctor._installed("extras", "numpy", ">=1.9", needed=False).verdict == "ok"
 
 
+def test_a_build_without_the_sidecar_says_so(monkeypatch, capsys):
+    from barograph import _barograph
+
+    monkeypatch.delattr(_barograph, "serve")
+    for command in (["serve"], ["store", "check"], ["bench", "sidecar"]):
+        assert cli.main(command) == 2
+        assert "the sidecar runs on Linux and macOS, this build is without it" in capsys.readouterr().err
+    assert ("self-test", "sidecar") not in findings(capsys)[1]
+
+
 def test_importing_barograph_costs_less_than_a_third_of_importing_numpy():
     """About 5 ms of CPU here; as a ratio, since how fast a processor is says nothing."""
 

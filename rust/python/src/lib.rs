@@ -17,8 +17,10 @@ mod profiles;
 mod references;
 mod row_sketches;
 mod scores;
+#[cfg(unix)]
 mod sidecar;
 mod sketches;
+#[cfg(unix)]
 mod stores;
 
 use barograph_engine::report::Method;
@@ -63,7 +65,9 @@ fn _barograph(module: &Bound<'_, PyModule>) -> PyResult<()> {
     metrics::register(module)?;
     estimates::register(module)?;
     row_sketches::register(module)?;
+    #[cfg(unix)]
     sidecar::register(module)?;
+    #[cfg(unix)]
     stores::register(module)?;
     sketches::register(module)
 }
