@@ -68,7 +68,7 @@ def test_three_consumers_one_killed_before_it_acknowledges_and_a_killed_sidecar_
             broker.produce(topic, events(total // 2, "late"))
             running.start()
             try:
-                until(lambda: counted(running) >= total, 60)
+                until(lambda: counted(running) >= total, 120)
             except AssertionError:
                 raise AssertionError(f"{counted(running)} of {total}: {[one.log()[-3000:] for one in consumers]}") from None
             # The broker has been told of everything, the killed one's messages too.
