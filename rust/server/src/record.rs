@@ -15,6 +15,9 @@ use crate::ingest::cloudevents::Side;
 use crate::measurement::Measurement;
 use crate::streams::Numbered;
 
+/// Kinds of records are numbered from 1 to this one.
+const LAST_KIND: u8 = 12;
+
 /// A batch that is counted once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Once {
@@ -183,6 +186,16 @@ impl Record {
         head(&mut Reader::new(bytes)).map(|(head, _)| head)
     }
 
+    /// The kind of the record, if it is of a newer version: it must not be passed over.
+    pub fn newer(bytes: &[u8]) -> Option<u8> {
+        let mut reader = Reader::new(bytes);
+        head(&mut reader).ok()?;
+        for _ in 0..3 {
+            reader.count().ok()?;
+        }
+        reader.u8().ok().filter(|kind| *kind > LAST_KIND)
+    }
+
     /// Reads it back.
     ///
     /// # Errors
@@ -298,6 +311,17 @@ mod tests {
             (Happening::Sample(3, read), Happening::Sample(3, batch)) => assert_eq!(read, batch),
             (read, _) => panic!("{read:?}"),
         }
+    }
+
+    #[test]
+    fn a_record_of_a_newer_version_is_known_as_such() {
+        let tick = Record { once: sample().once, ..Record::new(1, Happening::Tick) };
+        let mut bytes = tick.to_bytes().unwrap();
+        assert_eq!(Record::newer(&bytes), None);
+        assert_eq!(Record::newer(&sample().to_bytes().unwrap()), None);
+        *bytes.last_mut().unwrap() = LAST_KIND + 1;
+        assert_eq!(Record::newer(&bytes), Some(LAST_KIND + 1));
+        assert!(Record::from_bytes(&bytes).is_err());
     }
 
     #[test]

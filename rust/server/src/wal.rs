@@ -2,7 +2,8 @@
 //!
 //! A segment begins with a magic, a version and the number of its first record. A record is its length (u32), a CRC-32 (u32) of all
 //! that follows, its number (u64) and its payload. A torn tail is what a crash leaves: it is cut off. Anything else that cannot be read
-//! is skipped, counted and left in a copy of the segment beside it.
+//! is skipped, counted and left in a copy of the segment beside it. What a newer version wrote is left alone, and nothing is done without
+//! it: in a segment the byte after the magic says so, in a state too, whose last four bytes are the CRC-32 of the others in every version.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -97,6 +98,15 @@ fn record_at(bytes: &[u8]) -> Option<(u64, &[u8])> {
     (crc.finalize() == u32::from_le_bytes([e, f, g, h]) && number < LAST).then_some((number, payload))
 }
 
+/// Whether the end of the last segment is what a crash leaves: less than a header, or than its first record says that there is.
+fn is_torn(rest: &[u8], at: usize) -> bool {
+    if at == 0 {
+        return rest.len() < HEADER;
+    }
+    let Some(([a, b, c, d], _)) = rest.split_first_chunk::<4>() else { return true };
+    rest.len() < RECORD_HEADER.saturating_add(u32::from_le_bytes([*a, *b, *c, *d]) as usize)
+}
+
 /// Where the next record begins that can be read and whose number is not below `next`.
 fn resync(bytes: &[u8], next: u64) -> Option<usize> {
     (1..bytes.len()).find(|at| {
@@ -114,12 +124,13 @@ impl Log {
     pub fn open(folder: &Path, files: &Files, from: u64, each: &mut dyn FnMut(u64, &[u8])) -> io::Result<(Self, Damage)> {
         let mut damage = Damage::default();
         for (_, path) in listed(folder, "log-", ".gone")? {
-            fs::remove_file(path)?;
+            // On a disk that cannot be written to it stays, and is in nobody's way.
+            let _ = fs::remove_file(path);
         }
         let found = listed(folder, "log-", ".wal")?;
         let firsts: Vec<Option<u64>> =
             found.iter().map(|(name, _)| u64::from_str_radix(name, 16).ok().filter(|first| *first < LAST)).collect();
-        let (mut segments, mut next) = (VecDeque::new(), from);
+        let (mut segments, mut next, mut turned) = (VecDeque::new(), from, false);
         for (at, (_, path)) in found.iter().enumerate() {
             let Some(first) = firsts.get(at).copied().flatten() else { continue };
             let last = firsts.get(at + 1..).is_none_or(|following| following.iter().all(Option::is_none));
@@ -131,12 +142,14 @@ impl Log {
             // Records of this segment are all below `from` if the next one begins there or before.
             let done = firsts.get(at + 1).copied().flatten().is_some_and(|following| following <= from);
             let bytes = if done { fs::metadata(path)?.len() } else { Self::read(path, files, last, &mut next, &mut damage, each)? };
+            // What could not be cut off stays behind the records, and nothing is written after it.
+            turned = fs::metadata(path)?.len() > bytes;
             segments.push_back(Segment { first, path: path.clone(), bytes });
         }
-        Ok((Self { folder: folder.to_owned(), files: files.clone(), segments, open: None, next, unsynced: false, turned: false }, damage))
+        Ok((Self { folder: folder.to_owned(), files: files.clone(), segments, open: None, next, unsynced: false, turned }, damage))
     }
 
-    /// Reads a segment; gives the bytes that it has then.
+    /// Reads a segment; gives the bytes up to the end of its last record, after which it is cut if it can be.
     fn read(
         path: &Path,
         files: &Files,
@@ -150,7 +163,7 @@ impl Log {
         if bytes.get(..7) != Some(MAGIC.as_slice()) || bytes.len() < HEADER {
             (at, rotten) = (0, 0);
         } else if bytes.get(7).is_none_or(|version| *version > VERSION) {
-            return Err(io::Error::other(format!("{} was written by a newer barograph", path.display())));
+            return Err(newer(path));
         }
         while at < bytes.len() {
             let rest = bytes.get(at..).unwrap_or_default();
@@ -168,22 +181,20 @@ impl Log {
                 break;
             }
         }
-        let torn = (bytes.len() - at) as u64;
-        damage.rotten += rotten;
-        if rotten > 0 || torn > 0 && !last {
-            // What could not be read stays for whoever wants to look at it.
-            let copy = path.with_extension("damaged");
-            if !copy.exists() {
-                files.write_whole(&copy, &bytes)?;
-            }
+        let left = (bytes.len() - at) as u64;
+        let torn = last && is_torn(bytes.get(at..).unwrap_or_default(), at);
+        if torn {
+            damage.torn += left;
+        } else {
+            rotten += left;
         }
-        if torn > 0 {
-            if last {
-                damage.torn += torn;
-                fs::OpenOptions::new().write(true).open(path)?.set_len(at as u64)?;
-            } else {
-                damage.rotten += torn;
-            }
+        damage.rotten += rotten;
+        // What could not be read stays for whoever wants to look at it.
+        let copy = path.with_extension("damaged");
+        let kept = rotten == 0 || copy.exists() || files.write_whole(&copy, &bytes).is_ok();
+        if left > 0 && last && kept {
+            // A disk that cannot be written to is told of when something has to be.
+            let _ = fs::OpenOptions::new().write(true).open(path).and_then(|file| file.set_len(at as u64));
         }
         Ok(at as u64)
     }
@@ -393,14 +404,23 @@ pub fn prune_states(folder: &Path) -> io::Result<Option<u64>> {
     Ok(older)
 }
 
+/// Why a state cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// It is not as it was written.
+    Broken(String),
+    /// A newer version wrote it.
+    Newer,
+}
+
 /// The newest state that can be read, by `read`: the number of its last record and what was read. States that cannot be are moved aside
 /// and told.
 ///
 /// # Errors
-/// Those of the file system.
+/// Those of the file system, and a state that a newer version wrote: an older one would be read as if nothing had happened since.
 pub fn read_state<T>(
     folder: &Path,
-    read: &dyn Fn(&[u8]) -> std::result::Result<T, String>,
+    read: &dyn Fn(&[u8]) -> std::result::Result<T, Unread>,
     told: &mut dyn FnMut(String),
 ) -> io::Result<Option<(u64, T)>> {
     for (name, path) in listed(folder, "state-", ".bin")?.into_iter().rev() {
@@ -408,9 +428,11 @@ pub fn read_state<T>(
         let bytes = fs::read(&path)?;
         match opened(&bytes).and_then(read) {
             Ok(state) => return Ok(Some((number, state))),
-            Err(why) => {
-                told(format!("{} could not be read and was moved aside: {why}", path.display()));
-                fs::rename(&path, path.with_extension("broken"))?;
+            Err(Unread::Newer) => return Err(newer(&path)),
+            Err(Unread::Broken(why)) => {
+                // On a disk that cannot be written to it stays where it is.
+                let place = if fs::rename(&path, path.with_extension("broken")).is_ok() { " and was moved aside" } else { "" };
+                told(format!("{} could not be read{place}: {why}", path.display()));
             }
         }
     }
@@ -418,16 +440,23 @@ pub fn read_state<T>(
 }
 
 /// The payload of a state.
-fn opened(bytes: &[u8]) -> std::result::Result<&[u8], String> {
-    let (body, crc) = bytes.split_last_chunk::<4>().ok_or("it is too short")?;
-    let version = body.get(7).copied().filter(|_| body.starts_with(STATE_MAGIC)).ok_or("it is no state")?;
-    if version > VERSION {
-        return Err("a newer barograph wrote it".into());
-    }
+fn opened(bytes: &[u8]) -> std::result::Result<&[u8], Unread> {
+    let broken = |why: &str| Unread::Broken(why.to_owned());
+    let (body, crc) = bytes.split_last_chunk::<4>().ok_or_else(|| broken("it is too short"))?;
+    let version = body.get(7).copied().filter(|_| body.starts_with(STATE_MAGIC)).ok_or_else(|| broken("it is no state"))?;
+    // A byte that rotted is no version.
     if crc32fast::hash(body) != u32::from_le_bytes(*crc) {
-        return Err("its checksum does not match".into());
+        return Err(broken("its checksum does not match"));
     }
-    body.get(8..).ok_or_else(|| "it is too short".into())
+    if version > VERSION {
+        return Err(Unread::Newer);
+    }
+    body.get(8..).ok_or_else(|| broken("it is too short"))
+}
+
+/// What a newer version wrote is not for us, and stays as it is.
+fn newer(path: &Path) -> io::Error {
+    io::Error::other(format!("{} was written by a newer barograph", path.display()))
 }
 
 #[cfg(test)]
@@ -505,8 +534,12 @@ mod tests {
             let mut cursor = Cursor::at(1);
             let replayed: Vec<_> = std::iter::from_fn(|| log.read_at(&mut cursor).unwrap()).collect();
             assert_eq!(replayed, records, "{at}");
-            // At the end it cannot be told from a torn tail.
-            assert_eq!(damage.missing + u64::from(damage.torn > 0), 1, "{at}");
+            // At the end nothing says how many are missing, and a length that has grown cannot be told from a torn tail.
+            assert!(damage.missing == 1 || damage.rotten + damage.torn >= 16, "{at}");
+            let grown = damage.torn > 0;
+            assert!(!grown || at >= HEADER + 4 * 116 && at < HEADER + 4 * 116 + 4, "{at}");
+            assert_eq!(path.with_extension("damaged").exists(), !grown, "{at}");
+            let _ = fs::remove_file(path.with_extension("damaged"));
             fs::write(&path, &whole).unwrap();
         }
         fs::remove_dir_all(folder).unwrap();
@@ -522,7 +555,7 @@ mod tests {
         fs::write(&path, &bytes).unwrap();
         let (log, damage, records) = all(&folder, 1);
         assert_eq!((records.len(), log.next()), (2, 3));
-        assert!(damage.torn > 0);
+        assert!(damage.rotten > 0);
         fs::remove_dir_all(folder).unwrap();
     }
 
@@ -575,6 +608,74 @@ mod tests {
         let (_, damage, records) = all(&folder, 1);
         assert!(good > 20 && good < 60);
         assert_eq!((records.len(), damage), (good, Damage::default()));
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_segment_without_its_header_is_told_and_kept() {
+        let folder = folder("header");
+        let path = written(&folder, 3);
+        let len = fs::read(&path).unwrap().len();
+        fs::write(&path, vec![0; len]).unwrap();
+        let (mut log, damage, records) = all(&folder, 1);
+        assert_eq!((records.len(), damage.rotten, damage.torn), (0, len as u64, 0));
+        assert_eq!(fs::read(path.with_extension("damaged")).unwrap().len(), len);
+        log.append(b"again").unwrap();
+        assert_eq!(all(&folder, 1).2, [(1, b"again".to_vec())]);
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn what_a_newer_version_wrote_is_left_as_it_is() {
+        let folder = folder("newer");
+        let path = written(&folder, 3);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[7] = VERSION + 1;
+        fs::write(&path, &bytes).unwrap();
+        let error = Log::open(&folder, &Files::default(), 1, &mut |_, _| {}).unwrap_err();
+        assert!(error.to_string().contains("was written by a newer barograph"), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), bytes);
+        for number in [3, 7] {
+            write_state(&folder, &Files::default(), number, &[1]).unwrap();
+        }
+        let path = folder.join("state-0000000000000007.bin");
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[7] = VERSION + 1;
+        let end = bytes.len() - 4;
+        let crc = crc32fast::hash(&bytes[..end]);
+        bytes[end..].copy_from_slice(&crc.to_le_bytes());
+        fs::write(&path, &bytes).unwrap();
+        let error = read_state(&folder, &|bytes: &[u8]| Ok(bytes.to_vec()), &mut |why| panic!("{why}")).unwrap_err();
+        assert!(error.to_string().contains("was written by a newer barograph"), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), bytes);
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_cut_off_is_written_around() {
+        let folder = folder("uncut");
+        let path = written(&folder, 3);
+        let mut bytes = fs::read(&path).unwrap();
+        let end = bytes.len();
+        bytes[end - 1] ^= 1;
+        fs::write(&path, &bytes).unwrap();
+        // The copy fails, so what cannot be read stays where it is.
+        let files = Files::failing(Arc::new(|step| match step {
+            crate::files::Step::Write(path, _) if path.extension().is_some_and(|end| end == "part") => {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            crate::files::Step::Write(_, bytes) => Ok(bytes),
+            _ => Ok(0),
+        }));
+        let (mut log, damage) = Log::open(&folder, &files, 1, &mut |_, _| {}).unwrap();
+        assert_eq!((log.next(), damage.rotten, fs::read(&path).unwrap().len()), (3, 116, end));
+        assert_eq!(log.append(b"three").unwrap(), 3);
+        let mut cursor = Cursor::at(1);
+        let read: Vec<u64> = std::iter::from_fn(|| log.read_at(&mut cursor).unwrap()).map(|(number, _)| number).collect();
+        assert_eq!(read, [1, 2, 3]);
+        assert_eq!(fs::read(&path).unwrap().len(), end);
+        let (_, damage, records) = all(&folder, 1);
+        assert_eq!((records.len(), damage.rotten, damage.missing), (3, 116, 0));
         fs::remove_dir_all(folder).unwrap();
     }
 
