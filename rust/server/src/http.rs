@@ -141,19 +141,16 @@ pub fn is_object(body: &[u8]) -> Outcome<()> {
 ///
 /// # Errors
 /// 408 for one that comes too slowly, 413, 415, 429.
-pub async fn body(request: Request<Incoming>, limit: usize, models: &Models) -> Outcome<(HeaderMap, Bytes, OwnedSemaphorePermit)> {
-    let (parts, mut incoming) = request.into_parts();
+pub async fn body(request: &mut Request<Incoming>, limit: usize, models: &Models) -> Outcome<(HeaderMap, Bytes, OwnedSemaphorePermit)> {
+    let headers = request.headers().clone();
+    let incoming = request.body_mut();
     let large = || Problem::too_large(format!("a body has at most {limit} bytes, decoded")).hint("send several");
     let announced = incoming.size_hint().exact().map(|length| usize::try_from(length).unwrap_or(usize::MAX));
     // What is read, what it is decoded into, and what is written.
-    let permit = if announced.is_some_and(|length| length > limit) { Err(large()) } else { models.reserve(2 * announced.unwrap_or(0)) };
-    let mut permit = match permit {
-        Ok(permit) => permit,
-        Err(problem) => {
-            pass_over(incoming, limit).await;
-            return Err(problem);
-        }
-    };
+    if announced.is_some_and(|length| length > limit) {
+        return Err(large());
+    }
+    let mut permit = models.reserve(2 * announced.unwrap_or(0))?;
     let began = Instant::now();
     let (mut first, mut all, mut length) = (None::<Bytes>, Vec::new(), 0);
     loop {
@@ -183,7 +180,7 @@ pub async fn body(request: Request<Incoming>, limit: usize, models: &Models) -> 
         }
     }
     let raw = first.unwrap_or_else(|| all.into());
-    let decoded = match text(&parts.headers, "content-encoding").map(str::trim) {
+    let decoded = match text(&headers, "content-encoding").map(str::trim) {
         None | Some("" | "identity") => raw,
         Some("gzip" | "x-gzip") => expand(flate2::read::MultiGzDecoder::new(raw.as_ref()), raw.len(), limit, models, &mut permit)?,
         Some("zstd") => {
@@ -197,12 +194,15 @@ pub async fn body(request: Request<Incoming>, limit: usize, models: &Models) -> 
             return Err(Problem::new(415, "unsupported encoding", format!("`Content-Encoding` must be gzip or zstd, got {other:?}")));
         }
     };
-    Ok((parts.headers, decoded, permit))
+    Ok((headers, decoded, permit))
 }
 
-/// Reads past a body that was refused, for a while: many clients listen only after they have sent everything, and would see a broken
-/// connection in place of the answer.
-async fn pass_over(mut incoming: Incoming, limit: usize) {
+/// Reads past what is left of a body that was refused, for a while: many clients listen only after they have sent everything, and would see
+/// a broken connection in place of the answer.
+pub async fn pass_over(incoming: &mut Incoming, limit: usize) {
+    if incoming.is_end_stream() {
+        return;
+    }
     let mut length = 0;
     let to_the_end = async {
         while let Some(Ok(frame)) = incoming.frame().await {

@@ -141,7 +141,7 @@ fn check(part: &Part, labels: bool) -> Outcome<()> {
 }
 
 /// What a body is told from others by, if it is to count once.
-fn once(headers: &HeaderMap, entry: &Entry, body: &[u8]) -> Outcome<Option<Ticket>> {
+fn once(headers: &HeaderMap, entry: &Entry, body: &[u8], labels: bool) -> Outcome<Option<Ticket>> {
     match (headers.get("idempotency-key"), headers.get(streams::HEADER)) {
         (None, None) => Ok(None),
         (Some(_), Some(_)) => Err(Problem::bad("`Idempotency-Key` and `Barograph-Sequence` came together").hint("one of them is enough")),
@@ -151,7 +151,8 @@ fn once(headers: &HeaderMap, entry: &Entry, body: &[u8]) -> Outcome<Option<Ticke
                 return Err(Problem::bad("`Idempotency-Key` must have 1 to 255 characters"));
             }
             let (high, low) = murmur3_x64_128(key.as_bytes(), 0);
-            let (hash, _) = murmur3_x64_128(body, entry.name.len() as u64);
+            // The same bytes are another body where they are labels: they are not to be taken for events that came before.
+            let (hash, _) = murmur3_x64_128(body, entry.name.len() as u64 | u64::from(labels) << 32);
             Ok(Some(Ticket::Key(u128::from(high) << 64 | u128::from(low), hash)))
         }
     }
@@ -172,17 +173,17 @@ fn thinned(happening: Happening, halvings: u32) -> Outcome<Happening> {
 }
 
 /// `POST …/events` and `…/labels`.
-pub(super) async fn events(asked: &Asked, request: Request<Incoming>, labels: bool) -> Outcome<Answer> {
+pub(super) async fn events(asked: &Asked, request: &mut Request<Incoming>, labels: bool) -> Outcome<Answer> {
     asked.knows(&["protocol"])?;
     let sidecar = &asked.sidecar;
     let format = Format::of(asked)?;
-    let entry = sidecar.entry_or_new(&asked.model).await?;
+    let entry = sidecar.entry_or_new(&asked.model, &asked.holder).await?;
     let (headers, body, mut permit) = http::body(request, sidecar.config.load().max_body, &sidecar.models).await?;
     let size = body.len();
     if size == 0 {
         return Err(Problem::bad("the body is empty"));
     }
-    let once = once(&headers, &entry, &body)?;
+    let once = once(&headers, &entry, &body, labels)?;
     let shape = entry.shape.load_full();
     let work = move || -> Outcome<Vec<Part>> {
         let parts = decode(format, &headers, &body, &shape, labels)?;
@@ -228,7 +229,7 @@ pub(super) async fn events(asked: &Asked, request: Request<Incoming>, labels: bo
 }
 
 /// `POST …/profiles`: a profile that was made elsewhere with this model's reference.
-pub(super) async fn profiles(asked: &Asked, request: Request<Incoming>) -> Outcome<Answer> {
+pub(super) async fn profiles(asked: &Asked, request: &mut Request<Incoming>) -> Outcome<Answer> {
     asked.knows(&["time"])?;
     let time = match asked.parameter("time") {
         Some(text) => bounded_instant(text)
@@ -238,7 +239,7 @@ pub(super) async fn profiles(asked: &Asked, request: Request<Incoming>) -> Outco
     let sidecar = &asked.sidecar;
     let entry = sidecar.models.entry(&asked.model)?;
     let (headers, body, permit) = http::body(request, sidecar.config.load().max_body, &sidecar.models).await?;
-    let once = once(&headers, &entry, &body)?;
+    let once = once(&headers, &entry, &body, false)?;
     let profile = barograph_engine::Profile::from_bytes(&body)?;
     let happening = Happening::Profile(body.to_vec(), time);
     let ack = sidecar.models.send(&entry, happening, (profile.rows, Oddities::default()), once, Some(permit)).await?;
@@ -265,7 +266,7 @@ struct Deploy {
 }
 
 /// `POST …/deploys`.
-pub(super) async fn deploys(asked: &Asked, request: Request<Incoming>) -> Outcome<Answer> {
+pub(super) async fn deploys(asked: &Asked, request: &mut Request<Incoming>) -> Outcome<Answer> {
     asked.knows(&[])?;
     let sidecar = &asked.sidecar;
     let entry = sidecar.models.entry(&asked.model)?;
@@ -284,7 +285,7 @@ pub(super) async fn deploys(asked: &Asked, request: Request<Incoming>) -> Outcom
 }
 
 /// `POST /v1/metrics`: measurements by OTLP.
-pub(super) async fn measured(asked: &Asked, request: Request<Incoming>) -> Outcome<Answer> {
+pub(super) async fn measured(asked: &Asked, request: &mut Request<Incoming>) -> Outcome<Answer> {
     asked.knows(&[])?;
     let sidecar = &asked.sidecar;
     let json = match http::kind(&asked.headers).as_str() {
@@ -299,13 +300,13 @@ pub(super) async fn measured(asked: &Asked, request: Request<Incoming>) -> Outco
     permit.merge(sidecar.models.reserve(weight.saturating_sub(2 * size))?);
     let read = || otlp::read(&body, json);
     let metrics = if size < LARGE { read() } else { tokio::task::block_in_place(read) }.inspect_err(undecoded)?;
-    let own = Arc::clone(sidecar);
+    let (own, holder) = (Arc::clone(sidecar), asked.holder.clone());
     // On a task of its own: if the client goes away in between, what was logged has to be settled all the same.
     let work = tokio::spawn(async move {
         let _permit = permit;
         let batch = if size < LARGE { own.otlp(&metrics) } else { tokio::task::block_in_place(|| own.otlp(&metrics)) };
         drop(metrics);
-        handed_on(&own, batch).await
+        handed_on(&own, batch, &holder).await
     });
     let partial = work.await.map_err(|_| Problem::unavailable("the request was not finished"))??;
     let ack = Ack { accepted: 0, refused: partial.rejected(), repeated: false };
@@ -315,7 +316,7 @@ pub(super) async fn measured(asked: &Asked, request: Request<Incoming>) -> Outco
 }
 
 /// Hands the parts of a batch to their models, and says what became of them.
-async fn handed_on(sidecar: &Arc<Sidecar>, mut batch: otlp::Batch) -> Outcome<otlp::Partial> {
+async fn handed_on(sidecar: &Arc<Sidecar>, mut batch: otlp::Batch, holder: &str) -> Outcome<otlp::Partial> {
     let memory = sidecar.models.reserve(batch.size());
     let mut outcomes: Vec<Outcome<()>> = Vec::new();
     let mut failed: Option<(String, Problem)> = None;
@@ -327,7 +328,7 @@ async fn handed_on(sidecar: &Arc<Sidecar>, mut batch: otlp::Batch) -> Outcome<ot
             // A cumulative series is settled in the order of its points.
             (Ok(_), Some(problem)) => Err(problem),
             (Ok(_), None) if measurement.is_empty() => Ok(()),
-            (Ok(_), None) => logged(sidecar, measurement.clone(), part.once).await,
+            (Ok(_), None) => logged(sidecar, measurement.clone(), part.once, holder).await,
         };
         if let Err(problem) = &outcome {
             failed = Some((part.measurement.model.clone(), problem.clone()));
@@ -337,8 +338,8 @@ async fn handed_on(sidecar: &Arc<Sidecar>, mut batch: otlp::Batch) -> Outcome<ot
     sidecar.otlp_done(batch, outcomes)
 }
 
-async fn logged(sidecar: &Arc<Sidecar>, measurement: Measurement, once: Option<(u128, u64)>) -> Outcome<()> {
-    let entry = sidecar.entry_or_new(&measurement.model).await?;
+async fn logged(sidecar: &Arc<Sidecar>, measurement: Measurement, once: Option<(u128, u64)>, holder: &str) -> Outcome<()> {
+    let entry = sidecar.entry_or_new(&measurement.model, holder).await?;
     sidecar
         .models
         .send(&entry, Happening::Measured(measurement), (0, Oddities::default()), once.map(|(key, body)| Ticket::Key(key, body)), None)

@@ -201,25 +201,32 @@ pub enum Door {
     Health(bool),
 }
 
+/// Whoever sent too slowly is not waited for once more.
+const TOO_SLOW: u16 = 408;
+
 /// Answers a request.
-pub async fn answer(sidecar: Arc<Sidecar>, request: Request<Incoming>, door: Door) -> Answer {
+pub async fn answer(sidecar: Arc<Sidecar>, mut request: Request<Incoming>, door: Door) -> Answer {
     let began = Instant::now();
     let mut route = "none";
-    let answer = asked(&sidecar, request, door, &mut route).await.unwrap_or_else(Answer::from);
+    let answer = asked(&sidecar, &mut request, door, &mut route).await.unwrap_or_else(Answer::from);
+    // Who asks first whether he may send the body does not send it when he may not.
+    if answer.status != TOO_SLOW && !request.headers().contains_key(header::EXPECT) {
+        crate::http::pass_over(request.body_mut(), sidecar.config.load().max_body).await;
+    }
     sidecar.counters.answered(route, answer.status, began.elapsed());
     answer
 }
 
-async fn asked(sidecar: &Arc<Sidecar>, request: Request<Incoming>, door: Door, route: &mut &'static str) -> Outcome<Answer> {
-    let path = request.uri().path();
+async fn asked(sidecar: &Arc<Sidecar>, request: &mut Request<Incoming>, door: Door, route: &mut &'static str) -> Outcome<Answer> {
+    let path = request.uri().path().to_owned();
     let parts = path.trim_start_matches('/').split('/').map(|part| decoded(&part.replace('+', "%2B"))).collect::<Outcome<Vec<String>>>()?;
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     let (about, model, object) =
         find(&parts).ok_or_else(|| Problem::missing(format!("there is nothing at {path:?}")).hint("see /openapi.json"))?;
     *route = name(about);
-    let method = if request.method() == Method::HEAD { &Method::GET } else { request.method() };
+    let method = if request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
     let allowed = methods(about);
-    let Some((_, scope)) = allowed.iter().find(|(known, _)| known == method) else {
+    let Some((_, scope)) = allowed.iter().find(|(known, _)| *known == method) else {
         let known: Vec<&str> = allowed.iter().map(|(method, _)| method.as_str()).collect();
         let problem = Problem::new(405, "method not allowed", format!("{} is not possible here", request.method())).hint(known.join(", "));
         return Ok(Answer::from(problem).with(header::ALLOW, known.join(", ")));
@@ -333,6 +340,7 @@ pub(crate) fn readiness(sidecar: &Sidecar) -> (bool, Vec<String>) {
     if sidecar.stopping.load(Ordering::Relaxed) {
         hindrances.push("shutting down".into());
     }
+    hindrances.extend(sidecar.control.trouble().map(str::to_owned));
     let ready = hindrances.is_empty() && sidecar.models.able();
     problems.extend(hindrances);
     (ready, problems)

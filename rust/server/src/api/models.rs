@@ -28,7 +28,7 @@ const DOCUMENT: usize = 1 << 20;
 ///
 /// # Errors
 /// 400 naming the key, 415.
-pub(super) async fn document<T: DeserializeOwned>(asked: &Asked, request: Request<Incoming>) -> Outcome<T> {
+pub(super) async fn document<T: DeserializeOwned>(asked: &Asked, request: &mut Request<Incoming>) -> Outcome<T> {
     let kind = http::kind(&asked.headers);
     if kind != "application/json" {
         return Err(Problem::new(415, "unsupported type", format!("`Content-Type` must be application/json, got {kind:?}")));
@@ -96,7 +96,7 @@ pub(super) async fn get(asked: &Asked) -> Outcome<Answer> {
 }
 
 /// `PUT /v1/models/{model}`.
-pub(super) async fn put(asked: &Asked, request: Request<Incoming>) -> Outcome<Answer> {
+pub(super) async fn put(asked: &Asked, request: &mut Request<Incoming>) -> Outcome<Answer> {
     asked.knows(&[])?;
     let stated: Stated = document(asked, request).await?;
     let sidecar = &asked.sidecar;
@@ -135,7 +135,7 @@ pub(super) async fn get_policy(asked: &Asked) -> Outcome<Answer> {
 }
 
 /// `PUT …/policy`, as JSON or TOML.
-pub(super) async fn put_policy(asked: &Asked, request: Request<Incoming>) -> Outcome<Answer> {
+pub(super) async fn put_policy(asked: &Asked, request: &mut Request<Incoming>) -> Outcome<Answer> {
     asked.knows(&[])?;
     let sidecar = &asked.sidecar;
     let entry = sidecar.models.entry(&asked.model)?;
@@ -174,10 +174,10 @@ pub(super) async fn get_reference(asked: &Asked) -> Outcome<Answer> {
 }
 
 /// `PUT …/reference`: a snapshot, or rows as an Arrow stream.
-pub(super) async fn put_reference(asked: &Asked, request: Request<Incoming>) -> Outcome<Answer> {
+pub(super) async fn put_reference(asked: &Asked, request: &mut Request<Incoming>) -> Outcome<Answer> {
     asked.knows(&[])?;
     let sidecar = &asked.sidecar;
-    let entry = sidecar.entry_or_new(&asked.model).await?;
+    let entry = sidecar.entry_or_new(&asked.model, &asked.holder).await?;
     let kind = http::kind(&asked.headers);
     let (_, body, _permit) = http::body(request, sidecar.config.load().max_body, &sidecar.models).await?;
     let reference = match kind.as_str() {
@@ -231,7 +231,7 @@ struct Said {
 }
 
 /// `POST …/alerts/{id}/acknowledge` and `…/mute`.
-pub(super) async fn stand(asked: &Asked, request: Request<Incoming>, mute: bool) -> Outcome<Answer> {
+pub(super) async fn stand(asked: &Asked, request: &mut Request<Incoming>, mute: bool) -> Outcome<Answer> {
     asked.knows(&[])?;
     let sidecar = &asked.sidecar;
     let entry = sidecar.models.entry(&asked.model)?;
@@ -270,7 +270,7 @@ struct Traces {
 }
 
 /// `POST …/erase`: forgets what is held for an id.
-pub(super) async fn erase(asked: &Asked, request: Request<Incoming>) -> Outcome<Answer> {
+pub(super) async fn erase(asked: &Asked, request: &mut Request<Incoming>) -> Outcome<Answer> {
     asked.knows(&[])?;
     let entry = asked.sidecar.models.entry(&asked.model)?;
     let traces: Traces = document(asked, request).await?;

@@ -2,6 +2,8 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -40,7 +42,7 @@ pub(super) fn stream(asked: &Asked) -> Outcome<Answer> {
     let mut heard = sidecar.stream.subscribe();
     let (sender, receiver) = mpsc::channel(64);
     let access = sidecar.access.load_full();
-    let holder = asked.holder.clone();
+    let (own, holder) = (Arc::clone(sidecar), asked.holder.clone());
     tokio::spawn(async move {
         let _ = sender.send(Bytes::from_static(b"retry: 1000\n\n")).await;
         loop {
@@ -52,7 +54,7 @@ pub(super) fn stream(asked: &Asked) -> Outcome<Answer> {
                 Ok(Err(tokio::sync::broadcast::error::RecvError::Lagged(_))) => Bytes::from_static(b"event: missed\ndata: {}\n\n"),
                 Ok(Err(tokio::sync::broadcast::error::RecvError::Closed)) => return,
             };
-            if sender.try_send(text).is_err() {
+            if own.stopping.load(Ordering::Relaxed) || sender.try_send(text).is_err() {
                 return;
             }
         }
