@@ -1,6 +1,6 @@
 //! One model: its state is what its records make of it, whatever they were batched into.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
@@ -23,7 +23,7 @@ use crate::problem::Outcome;
 use crate::record::{Happening, Once, Record, batch_from_stream, stream};
 use crate::rows::chance_name;
 use crate::secret::Secret;
-use crate::shape::{Mark, Shape};
+use crate::shape::{MOST_COLUMNS, Mark, Shape};
 use crate::streams::Streams;
 
 /// How long a key of a batch is remembered.
@@ -135,8 +135,11 @@ impl Settings {
 #[derive(Clone, Debug, Default)]
 pub struct Learning {
     batches: Vec<RecordBatch>,
-    /// Events that are kept.
+    /// Events that are kept, and the bytes of their values.
     kept: u64,
+    bytes: usize,
+    /// Columns of them: no more than an event may have, however many names come one after another.
+    names: HashSet<String>,
     /// Events that came.
     pub seen: u64,
     /// Of every so many events one is kept: learning by days may see more than fit.
@@ -420,10 +423,10 @@ impl Model {
             }
             State::Learning(learning) => {
                 // What is learned from must not depend on how events were batched.
-                let learn = self.settings.learn;
+                let (learn, memory) = (self.settings.learn, self.settings.policy.0.memory);
                 let left = if learn.days > 0.0 { u64::MAX } else { learn.events.saturating_sub(learning.seen) };
                 let part = batch.num_rows().min(usize::try_from(left).unwrap_or(usize::MAX));
-                learning.add(&batch.slice(0, part), now, learn.events)?;
+                self.counts.unknown_fields += learning.add(&batch.slice(0, part), now, learn.events, memory)?;
                 self.counts.events += part as u64;
                 self.learned(now)?;
                 let rest = batch.num_rows() - part;
@@ -431,7 +434,7 @@ impl Model {
                     State::Watching(_) if rest > 0 => self.events(&batch.slice(part, rest), now, halvings),
                     State::Learning(learning) if rest > 0 => {
                         // No reference could be made of what came first: the rest waits with it.
-                        learning.add(&batch.slice(part, rest), now, learn.events)?;
+                        self.counts.unknown_fields += learning.add(&batch.slice(part, rest), now, learn.events, memory)?;
                         self.counts.events += rest as u64;
                         Ok(())
                     }
@@ -658,26 +661,54 @@ fn versions(monitor: &mut Monitor, batch: &RecordBatch, now: i64) {
 }
 
 impl Learning {
-    fn add(&mut self, batch: &RecordBatch, now: i64, wanted: u64) -> Result<()> {
+    /// Takes events; gives how many of their values are of columns that are too many.
+    fn add(&mut self, batch: &RecordBatch, now: i64, wanted: u64, memory: usize) -> Result<u64> {
         self.began.get_or_insert(now);
+        let (batch, beyond) = self.named(batch)?;
         let stride = self.stride.max(1);
         let first = (stride - self.seen % stride) % stride;
         let rows = (first..batch.num_rows() as u64).step_by(stride as usize);
-        let kept = if stride == 1 { batch.clone() } else { taken(batch, &UInt64Array::from_iter_values(rows))? };
+        let kept = if stride == 1 { batch.clone() } else { taken(&batch, &UInt64Array::from_iter_values(rows))? };
         self.seen += batch.num_rows() as u64;
         self.kept += kept.num_rows() as u64;
         if kept.num_rows() > 0 {
+            self.bytes = self.bytes.saturating_add(size(&kept));
             self.batches.push(kept);
         }
-        // Twice what is wanted: every second one stands for its neighbour from now on.
-        if self.kept > 2 * wanted.max(1000) {
+        // Twice what is wanted, or more than there is memory for: every second one stands for its neighbour from now on.
+        while self.kept > 2 * wanted.max(1000) || self.room() > memory && self.kept > 1 {
             let whole = self.whole()?;
             let thin = taken(&whole, &UInt64Array::from_iter_values((0..whole.num_rows() as u64).step_by(2)))?;
-            self.kept = thin.num_rows() as u64;
+            (self.kept, self.bytes) = (thin.num_rows() as u64, size(&thin));
             self.batches = vec![thin];
-            self.stride = stride * 2;
+            self.stride = self.stride.max(1).saturating_mul(2);
         }
-        Ok(())
+        Ok(beyond)
+    }
+
+    /// Bytes that they take as one table, in which what an event does not have is null.
+    fn room(&self) -> usize {
+        self.bytes.max((self.kept as usize).saturating_mul(self.names.len()).saturating_mul(8))
+    }
+
+    /// The batch without columns that are too many, and how many values these had.
+    fn named(&mut self, batch: &RecordBatch) -> Result<(RecordBatch, u64)> {
+        let (mut places, mut beyond) = (Vec::new(), 0);
+        for (at, (field, column)) in batch.schema_ref().fields().iter().zip(batch.columns()).enumerate() {
+            let known = self.names.contains(field.name());
+            if known || self.names.len() < MOST_COLUMNS {
+                if !known {
+                    self.names.insert(field.name().clone());
+                }
+                places.push(at);
+            } else {
+                beyond += (column.len() - column.logical_null_count()) as u64;
+            }
+        }
+        if places.len() == batch.num_columns() {
+            return Ok((batch.clone(), 0));
+        }
+        Ok((batch.project(&places).map_err(|error| Error::invalid(error.to_string()))?, beyond))
     }
 
     /// Keeps nothing of the events of an id; they still count as seen.
@@ -693,24 +724,32 @@ impl Learning {
         }
         self.batches.retain(|batch| batch.num_rows() > 0);
         self.kept = self.batches.iter().map(|batch| batch.num_rows() as u64).sum();
+        self.bytes = self.batches.iter().map(size).sum();
         Ok(())
     }
 
     /// All that is kept, as one batch: of each name the columns that can be read as the first of them that is not all null.
     fn whole(&self) -> Result<RecordBatch> {
-        let mut types: Vec<Field> = Vec::new();
+        let (mut types, mut places): (Vec<Field>, HashMap<&str, usize>) = (Vec::new(), HashMap::new());
         for field in self.batches.iter().flat_map(|batch| batch.schema_ref().fields().iter()) {
-            match types.iter_mut().find(|known| known.name() == field.name()) {
-                None => types.push(Field::new(field.name(), field.data_type().clone(), true)),
+            let known = places.get(field.name().as_str()).and_then(|at| types.get_mut(*at));
+            match known {
+                None => {
+                    places.insert(field.name(), types.len());
+                    types.push(Field::new(field.name(), field.data_type().clone(), true));
+                }
                 Some(known) if known.data_type() == &DataType::Null => *known = Field::new(field.name(), field.data_type().clone(), true),
                 Some(_) => {}
             }
         }
         let schema = Arc::new(ArrowSchema::new(types));
         let alike = self.batches.iter().map(|batch| {
+            let own: HashMap<&str, &ArrayRef> =
+                batch.schema_ref().fields().iter().map(|field| field.name().as_str()).zip(batch.columns()).collect();
             let columns = schema.fields().iter().map(|field| {
-                let column = batch.column_by_name(field.name()).filter(|column| column.data_type() == field.data_type());
-                column.cloned().unwrap_or_else(|| match batch.column_by_name(field.name()) {
+                let found = own.get(field.name().as_str()).copied();
+                let column = found.filter(|column| column.data_type() == field.data_type());
+                column.cloned().unwrap_or_else(|| match found {
                     Some(other) => arrow_cast::cast(other, field.data_type())
                         .unwrap_or_else(|_| arrow_array::new_null_array(field.data_type(), batch.num_rows())),
                     None => arrow_array::new_null_array(field.data_type(), batch.num_rows()),
@@ -765,8 +804,15 @@ impl Learning {
         let (seen, stride, any, began) = (reader.u64()?, reader.u64()?, reader.bool()?, reader.i64()?);
         let batches = if reader.bool()? { vec![batch_from_stream(reader.bytes()?)?] } else { Vec::new() };
         let kept = batches.iter().map(|batch| batch.num_rows() as u64).sum();
-        Ok(Self { batches, kept, seen, stride, began: Some(began).filter(|_| any), trouble: None })
+        let bytes = batches.iter().map(size).sum();
+        let names = batches.iter().flat_map(|batch| batch.schema_ref().fields().iter().map(|field| field.name().clone())).collect();
+        Ok(Self { batches, kept, bytes, names, seen, stride, began: Some(began).filter(|_| any), trouble: None })
     }
+}
+
+/// Bytes of the values of a batch, whatever else its buffers hold: the same after a restart.
+fn size(batch: &RecordBatch) -> usize {
+    batch.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or(0)).sum()
 }
 
 fn taken(batch: &RecordBatch, rows: &UInt64Array) -> Result<RecordBatch> {
