@@ -5,7 +5,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -15,6 +15,8 @@ use crate::problem::{Outcome, Problem};
 const APPLICATION: i32 = 0x6261_726F;
 /// Of the tables.
 const VERSION: i32 = 1;
+/// Nothing is put off for so long.
+const LONGEST_WAIT: i64 = 25 * 3600 * 1_000_000_000;
 /// How long what was delivered, or given up, stays for whoever asks.
 const KEPT: i64 = 7 * 24 * 3600 * 1_000_000_000;
 
@@ -113,6 +115,7 @@ pub struct Delivery {
 #[derive(Debug)]
 pub struct Control {
     connection: Mutex<Connection>,
+    trouble: Option<String>,
 }
 
 impl From<rusqlite::Error> for Problem {
@@ -165,10 +168,10 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 }
 
 impl Control {
-    /// Opens the file, or makes it. One that cannot be read is moved aside: the warnings say so.
+    /// Opens the file, or makes it. One that cannot be read is moved aside; one that cannot be written to is read: the warnings say so.
     ///
     /// # Errors
-    /// 503 for a file of a newer version, or a folder that cannot be written to.
+    /// 503 for a file of a newer version, or one that cannot be read where nothing can be written.
     pub fn open(path: &Path) -> Outcome<(Self, Vec<String>)> {
         let mut warnings = Vec::new();
         let mut opened = Self::connect(path);
@@ -189,9 +192,70 @@ impl Control {
             opened = Self::connect(path);
         }
         match opened {
-            Ok(connection) => Ok((Self { connection: Mutex::new(connection) }, warnings)),
+            Ok(connection) => Ok((Self { connection: Mutex::new(connection), trouble: None }, warnings)),
+            Err(Fault::Failed(why)) => {
+                let connection = Self::connect_reading(path)
+                    .map_err(|fault| Problem::unavailable(format!("{}: {why}; {}", path.display(), fault.why())))?;
+                let trouble = format!("{} can only be read ({why}): nothing can be changed", path.display());
+                warnings.push(trouble.clone());
+                Ok((Self { connection: Mutex::new(connection), trouble: Some(trouble) }, warnings))
+            }
             Err(Fault::Broken(why) | Fault::Refused(why)) => Err(Problem::unavailable(format!("{}: {why}", path.display()))),
         }
+    }
+
+    /// Why nothing can be changed, if that is so.
+    pub fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
+    }
+
+    /// Opens the file on a disk that cannot be written to.
+    fn connect_reading(path: &Path) -> Result<Connection, Fault> {
+        if !path.exists() {
+            // Models come from their own files then.
+            let connection = Connection::open_in_memory()?;
+            connection.execute_batch(TABLES)?;
+            connection.pragma_update(None, "query_only", "ON")?;
+            return Ok(connection);
+        }
+        let encoded: String = path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+        // What stands beside it can be read only where SQLite's index of it is there too.
+        let mut opened = Err(Fault::Refused("it cannot be read".into()));
+        for how in ["mode=ro", "immutable=1"] {
+            opened = Connection::open_with_flags(format!("file:{encoded}?{how}"), flags).map_err(Fault::from).and_then(|connection| {
+                Self::known(&connection)?;
+                Ok(connection)
+            });
+            if opened.is_ok() {
+                break;
+            }
+        }
+        opened
+    }
+
+    /// Whether the file has no tables yet.
+    fn known(connection: &Connection) -> Result<bool, Fault> {
+        let number = |text: &str| connection.query_row(text, [], |row| row.get::<_, i64>(0));
+        let application = number("PRAGMA application_id")?;
+        let version = number("PRAGMA user_version")?;
+        // A process that ended before it had made the tables leaves a file without any.
+        if application == 0 && version == 0 && number("SELECT count(*) FROM sqlite_schema")? == 0 {
+            return Ok(true);
+        }
+        if application != i64::from(APPLICATION) {
+            return Err(Fault::Broken("it is another program's".into()));
+        }
+        if version > i64::from(VERSION) {
+            let why = format!("it was written by a newer barograph (version {version}, this one reads up to {VERSION})");
+            return Err(Fault::Refused(why));
+        }
+        let sound: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        let tables = number("SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")?;
+        if sound != "ok" || version < i64::from(VERSION) || tables != TABLE_COUNT {
+            return Err(Fault::Broken(if sound == "ok" { "tables are missing".into() } else { sound }));
+        }
+        Ok(false)
     }
 
     fn connect(path: &Path) -> Result<Connection, Fault> {
@@ -199,25 +263,7 @@ impl Control {
         let _ = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path);
         let mut connection = Connection::open(path)?;
         connection.busy_timeout(std::time::Duration::from_secs(5))?;
-        let number = |connection: &Connection, text: &str| connection.query_row(text, [], |row| row.get::<_, i64>(0));
-        let application = number(&connection, "PRAGMA application_id")?;
-        let version = number(&connection, "PRAGMA user_version")?;
-        // A process that ended before it had made the tables leaves a file without any.
-        let blank = application == 0 && version == 0 && number(&connection, "SELECT count(*) FROM sqlite_schema")? == 0;
-        if !blank {
-            if application != i64::from(APPLICATION) {
-                return Err(Fault::Broken("it is another program's".into()));
-            }
-            if version > i64::from(VERSION) {
-                let why = format!("it was written by a newer barograph (version {version}, this one reads up to {VERSION})");
-                return Err(Fault::Refused(why));
-            }
-            let sound: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-            let tables = number(&connection, "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")?;
-            if sound != "ok" || version < i64::from(VERSION) || tables != TABLE_COUNT {
-                return Err(Fault::Broken(if sound == "ok" { "tables are missing".into() } else { sound }));
-            }
-        }
+        let blank = Self::known(&connection)?;
         // WAL with FULL: a commit has reached the disk when it returns.
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
@@ -227,6 +273,9 @@ impl Control {
             making.pragma_update(None, "application_id", APPLICATION)?;
             making.pragma_update(None, "user_version", VERSION)?;
             making.commit()?;
+        }
+        if connection.is_readonly("main")? {
+            return Err(Fault::Failed("it cannot be written to".into()));
         }
         Ok(connection)
     }
@@ -439,6 +488,18 @@ impl Control {
         self.with(|connection| told(connection, model, generation))
     }
 
+    /// So many changes of a model's alerts need no telling any more.
+    ///
+    /// # Errors
+    /// 503.
+    pub fn set_told(&self, model: &str, generation: &str, changes: u64) -> Outcome<()> {
+        self.with(|connection| {
+            let text = "INSERT OR REPLACE INTO told (model, generation, changes) VALUES (?, ?, ?)";
+            connection.prepare_cached(text)?.execute(params![model, generation, changes as i64])?;
+            Ok(())
+        })
+    }
+
     /// Puts a change of an alert on its way to sinks: once, however often it is said. A sink that does not want it of itself gets it if it
     /// was told of the alert before: what opened there ends there. How many sinks get it.
     ///
@@ -488,10 +549,13 @@ impl Control {
     /// 503.
     pub fn due(&self, sink: &str, now: i64, limit: u32) -> Outcome<Vec<Delivery>> {
         self.with(|connection| {
-            let text = format!("SELECT id, payload, created, attempts {FIRST} AND next_at <= ? ORDER BY id LIMIT ?");
+            // What waits longer than anything has to was put off by a clock that was set back since.
+            let text = format!("SELECT id, payload, created, attempts {FIRST} AND next_at NOT BETWEEN ? AND ? ORDER BY id LIMIT ?");
             let mut found = connection.prepare_cached(&text)?;
             let read = |row: &Row<'_>| Ok(Delivery { id: row.get(0)?, payload: row.get(1)?, created: row.get(2)?, attempts: row.get(3)? });
-            Ok(found.query_map(params![sink, now, limit], read)?.collect::<Result<_, _>>()?)
+            Ok(found
+                .query_map(params![sink, now.saturating_add(1), now.saturating_add(LONGEST_WAIT), limit], read)?
+                .collect::<Result<_, _>>()?)
         })
     }
 
@@ -586,8 +650,17 @@ impl Control {
 enum Fault {
     /// It is no control plane, or not whole.
     Broken(String),
-    /// It is whole, and not for us; or the disk does not work.
+    /// It is whole, and not for us.
     Refused(String),
+    /// The disk does not work.
+    Failed(String),
+}
+
+impl Fault {
+    fn why(&self) -> &str {
+        let (Self::Broken(why) | Self::Refused(why) | Self::Failed(why)) = self;
+        why
+    }
 }
 
 impl From<rusqlite::Error> for Fault {
@@ -597,7 +670,7 @@ impl From<rusqlite::Error> for Fault {
         match error.sqlite_error_code() {
             Some(Code::DatabaseCorrupt | Code::NotADatabase) => Self::Broken(error.to_string()),
             _ if short => Self::Broken("it ends too early".into()),
-            _ => Self::Refused(error.to_string()),
+            _ => Self::Failed(error.to_string()),
         }
     }
 }
@@ -801,6 +874,18 @@ mod tests {
             threads.into_iter().filter_map(|thread| thread.join().ok()).filter(|won| *won).count()
         });
         assert_eq!(won, 1);
+    }
+
+    #[test]
+    fn what_a_clock_that_was_set_back_put_off_is_due() {
+        let path = path("set-back");
+        let (control, _) = Control::open(&path).unwrap();
+        let ahead = 400 * 24 * 3600 * 1_000_000_000;
+        control.enqueue(&change(0, 1, false), &[("s", true)], ahead).unwrap();
+        assert_eq!(control.due("s", 10, 9).unwrap().len(), 1);
+        control.again(1, "later", 10 + 3600 * 1_000_000_000).unwrap();
+        assert_eq!(control.due("s", 10, 9).unwrap().len(), 0);
+        assert_eq!(control.due("s", 10 + 3600 * 1_000_000_000, 9).unwrap().len(), 1);
     }
 
     #[test]

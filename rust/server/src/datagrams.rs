@@ -110,7 +110,7 @@ pub fn start(sidecar: &Arc<Sidecar>, stopped: &watch::Receiver<bool>) -> Result<
 
 async fn hand_on(sidecar: &Arc<Sidecar>, aggregator: &mut Aggregator) {
     for measurement in aggregator.take() {
-        let Ok(entry) = sidecar.entry_or_new(&measurement.model).await else { continue };
+        let Ok(entry) = sidecar.entry_or_new(&measurement.model, "statsd").await else { continue };
         // Of what cannot be written the sender hears nothing, and could do nothing.
         let _ = sidecar.models.happen(&entry, Happening::Measured(measurement)).await;
     }

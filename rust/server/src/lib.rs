@@ -32,6 +32,7 @@ pub mod shard;
 pub mod sidecar;
 pub mod sinks;
 pub mod store;
+pub mod strays;
 pub mod streams;
 pub mod wal;
 

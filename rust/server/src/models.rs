@@ -12,7 +12,7 @@ use crate::config::{NAMES, is_name};
 use crate::model::{Model, Settings};
 use crate::problem::{Outcome, Problem};
 use crate::record::{Happening, Oddities};
-use crate::shard::{Ack, Acknowledge, Arrival, Entry, Job, Setup, Shard, Ticket, clock};
+use crate::shard::{Ack, Acknowledge, Arrival, Entry, Job, Setup, Shard, Ticket, uptime};
 
 /// Memory is given out in pieces of so many bytes: a semaphore counts no further than a few billions.
 const PIECE: usize = 1024;
@@ -67,6 +67,11 @@ impl Models {
         } else {
             Err(Problem::unavailable("the thread of this model has ended").hint("restart the sidecar, and see its log"))
         }
+    }
+
+    /// Where the folders of models are.
+    pub fn folder(&self) -> PathBuf {
+        self.folder.clone()
     }
 
     /// Names of all models, in order.
@@ -238,17 +243,23 @@ impl Models {
     pub fn troubles(&self) -> Vec<String> {
         let mut out: Vec<String> = self.entries().iter().flat_map(|entry| entry.troubles()).collect();
         out.extend(self.stuck().map(|(number, seconds)| format!("shard {number} has not moved for {seconds} s")));
+        out.extend(self.dead().map(|number| format!("shard {number} has ended: its models take nothing until the sidecar is restarted")));
         out
     }
 
     /// Whether all models can do their work.
     pub fn able(&self) -> bool {
-        self.stuck().next().is_none() && !self.entries().iter().any(|entry| entry.hampered())
+        self.stuck().next().is_none() && self.dead().next().is_none() && !self.entries().iter().any(|entry| entry.hampered())
+    }
+
+    /// Shards of which a thread has ended.
+    fn dead(&self) -> impl Iterator<Item = usize> {
+        self.shards.iter().enumerate().filter(|(_, shard)| shard.is_dead()).map(|(number, _)| number)
     }
 
     /// Threads that do not move, and for how many seconds.
     fn stuck(&self) -> impl Iterator<Item = (usize, u64)> {
-        let now = (clock() / 1_000_000_000) as u64;
+        let now = uptime();
         let last = self.pulses.iter().map(|pulse| pulse.load(Ordering::Relaxed)).enumerate();
         last.filter(move |(_, last)| *last > 0 && now.saturating_sub(*last) > STUCK).map(move |(number, last)| (number, now - last))
     }
@@ -264,4 +275,144 @@ impl Models {
 
 fn gone() -> Problem {
     Problem::unavailable("the sidecar is shutting down")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::path::Path;
+    use std::sync::atomic::AtomicUsize;
+    use std::time::{Duration, Instant};
+
+    use barograph_engine::alert::Alert;
+
+    use super::*;
+    use crate::files::{Files, Step};
+    use crate::shard::Outlet;
+
+    struct Nobody;
+
+    impl Outlet for Nobody {
+        fn changed(&self, _: &Entry, _: u64, _: &Alert) {}
+        fn closed(&self, _: &Entry) {}
+    }
+
+    fn folder(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("barograph-models-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        path
+    }
+
+    fn started(folder: &Path, files: Files, acknowledge: Acknowledge) -> Models {
+        let setup = Setup { files, acknowledge, outlet: Arc::new(Nobody), pulse: Arc::default(), key: None };
+        Models::start(folder.to_owned(), 1, 1 << 20, 10, &setup).unwrap()
+    }
+
+    fn waited(what: impl Fn() -> bool) {
+        let began = Instant::now();
+        while !what() {
+            assert!(began.elapsed() < Duration::from_secs(20), "it did not happen");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn deploy(number: u64) -> Happening {
+        Happening::Deploy(number.to_string(), 1, 1)
+    }
+
+    #[tokio::test]
+    async fn a_shard_whose_thread_has_ended_is_told() {
+        let folder = folder("dead");
+        let files = Files::failing(Arc::new(|step| match step {
+            Step::Write(path, _) if path.to_string_lossy().contains("doomed") => panic!("as a bug would"),
+            Step::Write(_, bytes) => Ok(bytes),
+            _ => Ok(0),
+        }));
+        let models = started(&folder, files, Acknowledge::Os);
+        let good = models.open("good", Settings::default(), String::new()).await.unwrap();
+        models.happen(&good, deploy(1)).await.unwrap();
+        assert!(models.able());
+        let doomed = models.open("doomed", Settings::default(), String::new()).await.unwrap();
+        assert_eq!(models.happen(&doomed, deploy(1)).await.unwrap_err().status, 503);
+        waited(|| !models.able());
+        assert!(models.troubles().iter().any(|trouble| trouble.contains("shard 0 has ended")), "{:?}", models.troubles());
+        assert_eq!(models.happen(&good, deploy(2)).await.unwrap_err().status, 503);
+        models.stop();
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_fails_is_told_and_gone_on_with() {
+        let folder = folder("failing");
+        let failing = Arc::new(AtomicUsize::new(0));
+        let how = Arc::clone(&failing);
+        let files = Files::failing(Arc::new(move |step| match (step, how.load(Ordering::Relaxed)) {
+            (Step::Write(path, _), 1) if path.extension().is_some_and(|end| end == "wal") => Err(io::Error::from_raw_os_error(5)),
+            (Step::Sync(path), 2) if path.extension().is_some_and(|end| end == "wal") => Err(io::Error::from_raw_os_error(5)),
+            (Step::Write(path, _) | Step::Sync(path) | Step::Rename(path), 3) if path.to_string_lossy().contains("state-") => {
+                Err(io::Error::from_raw_os_error(28))
+            }
+            (Step::Write(_, bytes), _) => Ok(bytes),
+            _ => Ok(0),
+        }));
+        let models = started(&folder, files, Acknowledge::Disk);
+        let entry = models.open("m", Settings::default(), String::new()).await.unwrap();
+        models.happen(&entry, deploy(0)).await.unwrap();
+        for (number, about) in [(1, "log"), (2, "disk")] {
+            failing.store(number, Ordering::Relaxed);
+            let problem = models.happen(&entry, deploy(1)).await.unwrap_err();
+            assert_eq!((problem.status, problem.retry_after), (503, Some(5)));
+            assert!(number == 2 || !models.able(), "{:?}", models.troubles());
+            assert!(number == 2 || models.troubles()[0].contains(&format!("model m: {about}")), "{:?}", models.troubles());
+            failing.store(0, Ordering::Relaxed);
+            models.happen(&entry, deploy(2)).await.unwrap();
+            waited(|| models.able());
+        }
+        failing.store(3, Ordering::Relaxed);
+        assert_eq!(models.save(&entry).await.unwrap_err().status, 503);
+        waited(|| models.troubles().iter().any(|trouble| trouble.contains("no state can be written")));
+        assert!(!models.able());
+        // What can be looked at is.
+        models.look(&entry, |model| model.counts).await.unwrap();
+        failing.store(0, Ordering::Relaxed);
+        models.save(&entry).await.unwrap();
+        waited(|| models.able());
+        models.stop();
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_model_that_could_not_be_opened_is_tried_again() {
+        let folder = folder("again");
+        // A file stands where its folder should be.
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("m"), b"in the way").unwrap();
+        let models = started(&folder, Files::default(), Acknowledge::Os);
+        assert_eq!(models.open("m", Settings::default(), String::new()).await.unwrap_err().status, 503);
+        assert!(!models.able() && !models.replaying());
+        let entry = models.entry("m").unwrap();
+        assert_eq!(models.happen(&entry, deploy(1)).await.unwrap_err().status, 503);
+        std::fs::remove_file(folder.join("m")).unwrap();
+        waited(|| models.able());
+        models.happen(&entry, deploy(1)).await.unwrap();
+        models.stop();
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_model_of_the_name_of_one_that_was_removed_has_nothing_of_it() {
+        let folder = folder("removed");
+        let models = started(&folder, Files::default(), Acknowledge::Os);
+        for _ in 0..20 {
+            let entry = models.open("m", Settings::default(), String::new()).await.unwrap();
+            assert_eq!(models.look(&entry, |model| model.now).await.unwrap(), 0);
+            models.happen(&entry, deploy(1)).await.unwrap();
+            // The state is still being written when the model goes.
+            let (_, removed) = tokio::join!(models.save(&entry), models.remove("m"));
+            removed.unwrap();
+            assert!(!folder.join("m").exists());
+        }
+        models.stop();
+        std::fs::remove_dir_all(folder).unwrap();
+    }
 }

@@ -16,7 +16,7 @@ use crate::measurement::Measurement;
 use crate::streams::Numbered;
 
 /// Kinds of records are numbered from 1 to this one.
-const LAST_KIND: u8 = 12;
+const LAST_KIND: u8 = NUMBERS;
 
 /// A batch that is counted once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,12 +188,7 @@ impl Record {
 
     /// The kind of the record, if it is of a newer version: it must not be passed over.
     pub fn newer(bytes: &[u8]) -> Option<u8> {
-        let mut reader = Reader::new(bytes);
-        head(&mut reader).ok()?;
-        for _ in 0..3 {
-            reader.count().ok()?;
-        }
-        reader.u8().ok().filter(|kind| *kind > LAST_KIND)
+        head(&mut Reader::new(bytes)).ok().map(|(_, kind)| kind).filter(|kind| *kind > LAST_KIND)
     }
 
     /// Reads it back.

@@ -1,8 +1,8 @@
 //! A sidecar from its start to its end: sockets, signals, an ordered shutdown.
 
 use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ use crate::note;
 use crate::record::Happening;
 use crate::shard::Setup;
 use crate::sidecar::{Sidecar, Told};
-use crate::{datagrams, deliver, idle, push};
+use crate::{datagrams, deliver, idle, push, strays};
 
 /// A request's head has to come within this time.
 const HEAD: Duration = Duration::from_secs(5);
@@ -43,6 +43,8 @@ const HEAD: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(75);
 /// How long requests may take to end when the sidecar stops.
 const FAREWELL: Duration = Duration::from_secs(10);
+/// What a process is sent that writes beyond its limit on the size of files.
+const SIGXFSZ: i32 = 25;
 /// A part of the memory is for what is on its way.
 const ON_ITS_WAY: usize = 4;
 
@@ -76,6 +78,8 @@ async fn serve(config: Config, overrides: &Overrides) -> Result<()> {
     let _ = fs::set_permissions(&data, fs::Permissions::from_mode(0o700));
     let _lock = locked(&data)?;
     let admin = token(&config, overrides)?;
+    // A limit on the size of files is an error of the write, not the end of the process.
+    let _beyond_limits = signal(SignalKind::from_raw(SIGXFSZ));
     let (control, warnings) = Control::open(&data.join("control.sqlite")).map_err(|problem| Error::invalid(problem.detail))?;
     warnings.iter().for_each(|warning| note::warn(warning));
     let control = Arc::new(control);
@@ -116,6 +120,8 @@ async fn serve(config: Config, overrides: &Overrides) -> Result<()> {
     note::info("shutting down");
     sidecar.stopping.store(true, Ordering::Relaxed);
     let _ = stop.send(true);
+    // Who listens to the stream hears nothing of this, but its end.
+    let _ = sidecar.stream.send((String::new(), String::new()));
     // Requests that are being answered end, then logs and states are written, then alerts that are on their way.
     let began = Instant::now();
     while sidecar.counters.connections.load(Ordering::Relaxed) > 0 && began.elapsed() < FAREWELL {
@@ -133,7 +139,12 @@ async fn serve(config: Config, overrides: &Overrides) -> Result<()> {
 /// Only one process may write to a folder.
 pub(crate) fn locked(data: &Path) -> Result<fs::File> {
     let path = data.join("lock");
-    let file = fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+    let file = fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path).or_else(|error| {
+        // On a disk that cannot be written to what is there can still be read.
+        let known = fs::File::open(&path).map_err(|_| error)?;
+        note::warn(&format!("the data folder {} cannot be written to: nothing is taken until it can be", data.display()));
+        Ok(known)
+    });
     let file = file.map_err(|error| failed(&format!("the data folder {} cannot be written to", data.display()), &error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
@@ -159,14 +170,17 @@ fn token(config: &Config, overrides: &Overrides) -> Result<String> {
         return checked(&text, &path.display().to_string());
     }
     let path = config.path("token");
-    if let Ok(text) = fs::read_to_string(&path) {
+    if let Ok(text) = fs::read_to_string(&path)
+        && !text.trim().is_empty()
+    {
         return checked(&text, &path.display().to_string());
     }
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).map_err(|error| Error::invalid(format!("no random bytes for a token: {error}")))?;
     let token = crate::control::hex(&bytes);
-    let file = fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path);
-    file.and_then(|mut file| writeln!(file, "{token}"))
+    // Whole or not at all: half a token would keep everybody out for good.
+    Files::default()
+        .write_whole(&path, format!("{token}\n").as_bytes())
         .map_err(|error| failed(&format!("the token file {} could not be written", path.display()), &error))?;
     note::info(&format!("a token was made: {}", path.display()));
     Ok(token)
@@ -182,10 +196,8 @@ fn checked(token: &str, place: &str) -> Result<String> {
 
 /// Opens the models of the last time.
 async fn open(sidecar: &Arc<Sidecar>) {
-    let rows = match sidecar.control.models() {
-        Ok(rows) => rows,
-        Err(problem) => return note::error(&format!("models could not be read: {}", problem.detail)),
-    };
+    let (rows, told) = tokio::task::block_in_place(|| strays::all(&sidecar.control, &sidecar.models.folder()));
+    told.iter().filter(|(name, _)| name.is_empty()).for_each(|(_, what)| note::error(what));
     for row in rows {
         let settings = Settings::from_json(&row.settings_json).unwrap_or_else(|error| {
             note::error(&format!("settings of model {} could not be read, defaults stand in: {}", row.name, error.message));
@@ -194,6 +206,8 @@ async fn open(sidecar: &Arc<Sidecar>) {
         let opened = sidecar.models.open(&row.name, settings.clone(), row.created.to_string()).await;
         match opened {
             Ok(entry) => {
+                let what = told.iter().find(|(name, _)| *name == row.name).map(|(_, what)| what.clone());
+                entry.trouble("control", what);
                 let known = sidecar.models.look(&entry, |model| model.settings.clone()).await;
                 if known.is_ok_and(|known| known != settings)
                     && let Ok(json) = settings.to_json()
@@ -331,9 +345,10 @@ fn listen(sidecar: &Arc<Sidecar>, stopped: &watch::Receiver<bool>) -> Result<Vec
     Ok(paths)
 }
 
-/// Removes a socket that nobody listens on any more.
+/// Removes a socket that nobody listens on any more, and nothing else.
 pub(crate) fn free(path: &Path) -> Result<()> {
-    if path.exists() && std::os::unix::net::UnixStream::connect(path).is_err() {
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
+    if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
         fs::remove_file(path)
             .map_err(|error| failed(&format!("the socket {} of an earlier time could not be removed", path.display()), &error))?;
     }

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
@@ -23,7 +24,7 @@ use crate::record::{Happening, Oddities, Once, Record};
 use crate::secret::Secret;
 use crate::shape::Shape;
 use crate::streams::{Numbered, Streams};
-use crate::wal::{self, Cursor, Log};
+use crate::wal::{self, Cursor, Log, Unread};
 
 /// Bytes of a log after which a state is written.
 const STATE_EVERY: u64 = 256 << 20;
@@ -41,6 +42,9 @@ const IN_MEMORY: usize = 50_000;
 const MOST_OVERLAID: usize = 200_000;
 /// A tick that falls so far behind the clock was the clock's: it is told.
 const JUMP: i64 = 60 * 1_000_000_000;
+/// A model whose files could not be used is tried again after this time, after twice of it, and so on.
+const REOPEN_FIRST: Duration = Duration::from_secs(2);
+const REOPEN_LONGEST: Duration = Duration::from_secs(300);
 /// How far what is done beside requests stands behind them, of 19.
 #[cfg(target_os = "linux")]
 const BEHIND: i32 = 10;
@@ -169,7 +173,8 @@ impl Entry {
         }
     }
 
-    fn trouble(&self, about: &'static str, what: Option<String>) {
+    /// Says what is wrong, or that it is no more.
+    pub(crate) fn trouble(&self, about: &'static str, what: Option<String>) {
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         match what {
             Some(what) => {
@@ -185,7 +190,7 @@ impl Entry {
     /// Whether anything is wrong that keeps it from its work. What is over, such as records that are lost, is only told.
     pub fn hampered(&self) -> bool {
         let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        trouble.keys().any(|about| !matches!(*about, "damage" | "clock"))
+        trouble.keys().any(|about| !matches!(*about, "damage" | "clock" | "control"))
     }
 
     /// What is wrong with it, in words.
@@ -216,7 +221,7 @@ pub struct Setup {
     pub acknowledge: Acknowledge,
     /// Who is told of alerts.
     pub outlet: Arc<dyn Outlet>,
-    /// Whether the thread is alive: the time of its last step in seconds.
+    /// Whether the thread moves: when it took its last step, as [`uptime`] says it.
     pub pulse: Arc<AtomicU64>,
     /// What columns are hashed with where privacy rules say so.
     pub key: Option<Secret>,
@@ -262,6 +267,18 @@ struct Kept {
     key: Option<Secret>,
     /// What waits on the disk has to go once the state that is being written is there.
     clear: bool,
+    /// Why nothing is written although the model can be read.
+    shut: Option<String>,
+    /// A record has left the model in a state that nobody knows.
+    broken: bool,
+}
+
+/// A model whose files could not be used, to be tried again.
+struct Closed {
+    entry: Arc<Entry>,
+    settings: Settings,
+    at: Instant,
+    wait: Duration,
 }
 
 /// A shard that runs.
@@ -283,7 +300,7 @@ impl Shard {
         let back = sender.clone();
         let files = setup.files.clone();
         let helper = std::thread::Builder::new().name(format!("state {number}")).spawn(move || do_chores(&chores, &files, &back))?;
-        let run = Run { setup, beside, kept: BTreeMap::new(), waiting: Vec::new(), now: 0 };
+        let run = Run { setup, beside, kept: BTreeMap::new(), closed: BTreeMap::new(), waiting: Vec::new(), now: 0, jumped: false };
         let thread = std::thread::Builder::new().name(format!("shard {number}")).spawn(move || run.run(&jobs))?;
         Ok(Self { sender, threads: Mutex::new(vec![thread, helper]) })
     }
@@ -291,6 +308,11 @@ impl Shard {
     /// Tells it something; false if its thread is gone.
     pub fn tell(&self, job: Job) -> bool {
         self.sender.send(job).is_ok()
+    }
+
+    /// Whether one of its threads has ended although nobody told it to.
+    pub fn is_dead(&self) -> bool {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner).iter().any(std::thread::JoinHandle::is_finished)
     }
 
     /// Writes everything down and waits for the threads to end.
@@ -325,6 +347,9 @@ enum Chore {
     Save(Box<Save>),
     /// Files that nobody needs any more.
     Remove(Vec<PathBuf>),
+    /// The folder of a model, after all that was still to be written there: a state that came later would be one of the next model of
+    /// that name.
+    Bury(Arc<Entry>, oneshot::Sender<Outcome<()>>),
 }
 
 /// A state to be written.
@@ -347,8 +372,20 @@ fn do_chores(chores: &Receiver<Chore>, files: &Files, back: &Sender<Job>) {
                 paths.iter().for_each(|path| drop(std::fs::remove_file(path)));
                 continue;
             }
+            Chore::Bury(entry, reply) => {
+                let gone = match std::fs::remove_dir_all(&entry.folder) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        Err(Problem::unavailable(format!("the model's folder could not be removed: {error}")))
+                    }
+                    _ => Ok(()),
+                };
+                let _ = reply.send(gone);
+                continue;
+            }
         };
-        let result = save_one(files, &save);
+        // One state that cannot be made must not end the thread that writes all others.
+        let result = catch_unwind(AssertUnwindSafe(|| save_one(files, &save)));
+        let result = result.unwrap_or_else(|_| Err(io::Error::other("the state could not be made")));
         if let Some(done) = save.done {
             let told = match &result {
                 Ok(()) => Ok(()),
@@ -378,13 +415,23 @@ pub fn clock() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }
 
+/// Seconds since the process began to count them, from 1 on: a clock that nobody sets.
+pub fn uptime() -> u64 {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    START.elapsed().as_secs() + 1
+}
+
 struct Run {
     setup: Setup,
     beside: Sender<Chore>,
     kept: BTreeMap<String, Kept>,
+    /// Models that are not open, or not for writing.
+    closed: BTreeMap<String, Closed>,
     /// Arrivals that wait for the disk: their model, and what they will be told.
     waiting: Vec<(String, oneshot::Sender<Outcome<Ack>>, Ack)>,
     now: i64,
+    /// Whether the clock is behind it by more than clocks are.
+    jumped: bool,
 }
 
 /// An arrival whose answer is still to come.
@@ -432,7 +479,7 @@ fn sides(a: &Happening, b: &Happening) -> bool {
 impl Run {
     fn run(mut self, jobs: &Receiver<Job>) {
         loop {
-            self.setup.pulse.store((clock() / 1_000_000_000) as u64, Ordering::Relaxed);
+            self.setup.pulse.store(uptime(), Ordering::Relaxed);
             let replaying = self.replay();
             let first = if replaying { jobs.try_recv().map_err(|_| RecvTimeoutError::Timeout) } else { jobs.recv_timeout(self.pause()) };
             let mut groups = Vec::new();
@@ -457,6 +504,8 @@ impl Run {
             self.settle();
             self.tick();
             self.save_due();
+            self.kept.retain(|_, kept| !kept.broken);
+            self.reopen();
         }
     }
 
@@ -471,9 +520,13 @@ impl Run {
     fn moment(&mut self) -> i64 {
         let clock = clock();
         if clock < self.now - JUMP {
+            self.jumped = true;
             for kept in self.kept.values() {
                 kept.entry.trouble("clock", Some("the clock went back; times of arrival stand still until it catches up".into()));
             }
+        } else if self.jumped && clock >= self.now {
+            self.jumped = false;
+            self.kept.values().for_each(|kept| kept.entry.trouble("clock", None));
         }
         self.now = self.now.max(clock);
         self.now
@@ -485,21 +538,16 @@ impl Run {
             Job::Look(entry, look) => {
                 self.flush(groups);
                 if let Some(kept) = self.kept.get_mut(&entry.name) {
-                    look(&mut kept.model);
+                    // Whoever looks is told nothing then, and the others go on.
+                    let _ = catch_unwind(AssertUnwindSafe(|| look(&mut kept.model)));
                 }
             }
-            Job::Open(entry, settings, reply) => {
-                let result = self.open(&entry, settings);
-                if let Err(problem) = &result {
-                    entry.trouble("store", Some(problem.detail.clone()));
-                }
-                let _ = reply.send(result);
-            }
+            Job::Open(entry, settings, reply) => drop(reply.send(self.open(&entry, settings, REOPEN_FIRST))),
             Job::Remove(entry, reply) => {
                 self.flush(groups);
                 self.kept.remove(&entry.name);
-                let gone = std::fs::remove_dir_all(&entry.folder);
-                let _ = reply.send(gone.map_err(|error| Problem::unavailable(format!("the model's folder could not be removed: {error}"))));
+                self.closed.remove(&entry.name);
+                let _ = self.beside.send(Chore::Bury(entry, reply));
             }
             Job::Save(entry, reply) => {
                 self.flush(groups);
@@ -693,15 +741,49 @@ impl Run {
         behind
     }
 
-    fn open(&mut self, entry: &Arc<Entry>, settings: Settings) -> Outcome<()> {
-        if self.kept.contains_key(&entry.name) {
+    /// Opens a model. One that cannot be opened, or not be written to, is tried again after `wait`.
+    fn open(&mut self, entry: &Arc<Entry>, settings: Settings, wait: Duration) -> Outcome<()> {
+        if self.kept.get(&entry.name).is_some_and(|kept| kept.shut.is_none()) {
             return Ok(());
         }
-        let kept = Kept::open(entry, &self.setup, settings)
-            .map_err(|error| Problem::unavailable(format!("the store of model {:?} could not be opened: {error}", entry.name)))?;
-        self.now = self.now.max(kept.model.now);
-        self.kept.insert(entry.name.clone(), kept);
-        Ok(())
+        let opened = catch_unwind(AssertUnwindSafe(|| Kept::open(entry, &self.setup, settings.clone())));
+        let opened = opened.unwrap_or_else(|_| Err(io::Error::other("its files cannot be read")));
+        let opened =
+            opened.map_err(|error| Problem::unavailable(format!("the store of model {:?} could not be opened: {error}", entry.name)));
+        let shut = match &opened {
+            Ok(kept) => kept.shut.clone(),
+            Err(problem) => Some(problem.detail.clone()),
+        };
+        if shut.is_some() {
+            let closed = Closed { entry: Arc::clone(entry), settings, at: Instant::now(), wait };
+            self.closed.insert(entry.name.clone(), closed);
+        }
+        entry.trouble("store", shut);
+        match opened {
+            Ok(kept) => {
+                self.now = self.now.max(kept.model.now);
+                self.kept.insert(entry.name.clone(), kept);
+                Ok(())
+            }
+            Err(problem) => {
+                // Nothing is on its way: the model stays as it is until it can be opened.
+                entry.replaying.store(false, Ordering::Relaxed);
+                Err(problem)
+            }
+        }
+    }
+
+    /// Tries again what could not be opened: a disk that was full may have room by now.
+    fn reopen(&mut self) {
+        let due: Vec<String> =
+            self.closed.iter().filter(|(_, closed)| closed.at.elapsed() >= closed.wait).map(|(name, _)| name.clone()).collect();
+        for name in due {
+            if let Some(closed) = self.closed.remove(&name) {
+                // What is open is closed first: its files are its own.
+                self.kept.remove(&name);
+                let _ = self.open(&closed.entry, closed.settings, (closed.wait * 2).min(REOPEN_LONGEST));
+            }
+        }
     }
 
     fn save_due(&mut self) {
@@ -709,7 +791,11 @@ impl Run {
             let grown = kept.log.bytes().saturating_sub(kept.saved_bytes);
             let new = kept.log.next() - 1 > kept.saved_number;
             let waiting = kept.pending.is_some() && kept.model.waiting() > MOST_OVERLAID / 2;
-            kept.cursor.is_none() && !kept.saving && new && (grown > STATE_EVERY || waiting || kept.saved_at.elapsed() > STATE_AFTER)
+            kept.cursor.is_none()
+                && kept.writable()
+                && !kept.saving
+                && new
+                && (grown > STATE_EVERY || waiting || kept.saved_at.elapsed() > STATE_AFTER)
         };
         let names: Vec<String> = self.kept.iter_mut().filter_map(|(name, kept)| due(kept).then(|| name.clone())).collect();
         for name in names {
@@ -725,12 +811,20 @@ impl Run {
             }
             return;
         }
+        if !kept.writable() {
+            // What nobody knows must not become a state.
+            if let Some(done) = done {
+                let _ = done.send(Err(Problem::unavailable("the model's store cannot be written to").hint("see /readyz")));
+            }
+            return;
+        }
         let save = kept.save(done);
         let _ = self.beside.send(Chore::Save(Box::new(save)));
     }
 
     fn saved(&mut self, entry: &Entry, number: u64, overlay: &Arc<Overlay>, result: io::Result<()>) {
-        let Some(kept) = self.kept.get_mut(&entry.name) else { return };
+        // It may have been of a model that had the name before.
+        let Some(kept) = self.kept.get_mut(&entry.name).filter(|kept| std::ptr::eq(kept.entry.as_ref(), entry)) else { return };
         kept.saving = false;
         let result = result.and_then(|()| kept.shelved(overlay, number));
         let result = result.and_then(|()| {
@@ -753,7 +847,7 @@ impl Run {
 
     /// Writes the last states.
     fn end(&mut self) {
-        for kept in self.kept.values_mut().filter(|kept| kept.cursor.is_none()) {
+        for kept in self.kept.values_mut().filter(|kept| kept.cursor.is_none() && kept.writable()) {
             let number = kept.log.next() - 1;
             if number > kept.saved_number && save_one(&self.setup.files, &kept.save(None)).is_ok() {
                 let older = wal::prune_states(&kept.entry.folder).ok().flatten();
@@ -763,6 +857,14 @@ impl Run {
             let _ = kept.log.sync();
         }
     }
+}
+
+/// A model of the payload of a state.
+pub(crate) fn model_of(bytes: &[u8]) -> Result<Model, Unread> {
+    Model::from_bytes(bytes).map_err(|error| {
+        let newer = error.hint.as_deref().is_some_and(|hint| hint.contains("newer barograph"));
+        if newer { Unread::Newer } else { Unread::Broken(error.message) }
+    })
 }
 
 /// The folder of what waits for labels.
@@ -789,37 +891,49 @@ impl Kept {
         let files = &setup.files;
         std::fs::create_dir_all(&entry.folder)?;
         for (_, unfinished) in listed(&entry.folder, "", ".part")? {
-            std::fs::remove_file(unfinished)?;
+            // It is in nobody's way.
+            let _ = std::fs::remove_file(unfinished);
         }
         let mut told = Vec::new();
-        let read = |bytes: &[u8]| Model::from_bytes(bytes).map_err(|error| error.message);
-        let state = wal::read_state(&entry.folder, &read, &mut |why| told.push(why))?;
+        let state = wal::read_state(&entry.folder, &model_of, &mut |why| told.push(why))?;
         let (number, model) = state.unwrap_or_else(|| (0, Model::new(&entry.name, settings)));
-        let mut ahead = Ahead { streams: model.streams.clone(), ..Ahead::default() };
+        let (mut ahead, mut newer) = (Ahead { streams: model.streams.clone(), ..Ahead::default() }, None);
         let (log, damage) = Log::open(&entry.folder, files, number + 1, &mut |_, payload| {
+            newer = newer.or_else(|| Record::newer(payload));
             if let Ok(head) = Record::head(payload) {
                 ahead.add(head.now, &head.once, &head.numbers);
             }
         })?;
+        if let Some(kind) = newer {
+            return Err(io::Error::other(format!("its log has a record of kind {kind}, which a newer barograph wrote")));
+        }
         if damage.rotten > 0 || damage.missing > 0 {
             told.push(format!("{} records of the log are lost, {} bytes could not be read", damage.missing, damage.rotten));
         }
         let mut model = model;
-        let mut pending = None;
+        let (mut pending, mut shut) = (None, None);
         let folder = entry.folder.join(PENDING);
         if folder.exists() {
-            let opened = opened(&folder, horizon(&model), model.now).map_err(|problem| io::Error::other(problem.detail))?;
-            told.extend(opened.take_damage());
-            let written = opened.position().map_err(|problem| io::Error::other(problem.detail))?;
-            let opened = Arc::new(opened);
-            model.lean_on(&opened, written.is_some_and(|written| written >= number));
-            if written.is_some_and(|written| written > number) {
-                told.push("labels that came while the last state was written may be missing from metrics".to_owned());
+            let opened = opened(&folder, horizon(&model), model.now).and_then(|opened| {
+                let written = opened.position()?;
+                Ok((opened, written))
+            });
+            match opened {
+                Ok((opened, written)) => {
+                    told.extend(opened.take_damage());
+                    let opened = Arc::new(opened);
+                    model.lean_on(&opened, written.is_some_and(|written| written >= number));
+                    if written.is_some_and(|written| written > number) {
+                        told.push("labels that came while the last state was written may be missing from metrics".to_owned());
+                    }
+                    if model.shelved_at > written.unwrap_or(0) {
+                        told.push("predictions that waited for labels are lost".to_owned());
+                    }
+                    pending = Some(opened);
+                }
+                // What was counted can be read all the same; what comes now would not find what waits.
+                Err(problem) => shut = Some(problem.detail),
             }
-            if model.shelved_at > written.unwrap_or(0) {
-                told.push("predictions that waited for labels are lost".to_owned());
-            }
-            pending = Some(opened);
         }
         if !told.is_empty() {
             entry.trouble("damage", Some(told.join("; ")));
@@ -848,7 +962,14 @@ impl Kept {
             erased: Vec::new(),
             key: setup.key.clone(),
             clear: false,
+            shut,
+            broken: false,
         })
+    }
+
+    /// Whether anything may be written.
+    fn writable(&self) -> bool {
+        self.shut.is_none() && !self.broken
     }
 
     fn save(&mut self, done: Option<oneshot::Sender<Outcome<()>>>) -> Save {
@@ -920,6 +1041,10 @@ impl Kept {
 
     /// Writes a record to the log, and lets it happen unless older ones have to first.
     fn take(&mut self, record: &Record) -> Outcome<()> {
+        if !self.writable() {
+            let why = self.shut.as_deref().unwrap_or("a record could not be applied");
+            return Err(Problem::unavailable(format!("the model's store cannot be written to: {why}")).hint("see /readyz"));
+        }
         if self.pending.is_some()
             && self.model.waiting() > MOST_OVERLAID
             && matches!(record.happening, Happening::Events(_) | Happening::Half(..))
@@ -940,14 +1065,28 @@ impl Kept {
             self.ahead.add(record.now, &record.once, &record.numbers);
             return Ok(());
         }
-        self.happen(record).map_err(Problem::from)
+        let done = self.happen(record);
+        done.map_err(|error| if self.broken { Problem::unavailable(error.message).hint("see /readyz") } else { Problem::from(error) })
     }
 
     fn happen(&mut self, record: &Record) -> barograph_core::Result<()> {
         let was = (self.model.monitor().map(|monitor| monitor.reference().id().to_owned()), self.model.counts.events == 0);
-        let result = self.model.apply(record);
+        let result = catch_unwind(AssertUnwindSafe(|| self.model.apply(record))).unwrap_or_else(|_| {
+            // The other models of this thread go on.
+            self.broken = true;
+            let why = "a record could not be applied, which is a bug: what was acknowledged is in the log";
+            self.entry.trouble("store", Some(why.to_owned()));
+            Err(barograph_core::Error::invalid(why))
+        });
+        if self.broken {
+            self.cursor = None;
+            self.entry.replaying.store(false, Ordering::Relaxed);
+            return result;
+        }
         let is = (self.model.monitor().map(|monitor| monitor.reference().id().to_owned()), self.model.counts.events == 0);
-        if let Err(error) = self.unburden() {
+        if self.shut.is_none()
+            && let Err(error) = self.unburden()
+        {
             self.entry.trouble("labels", Some(error.to_string()));
         }
         if let (Happening::Settings(_), Some(pending)) = (&record.happening, &self.pending)

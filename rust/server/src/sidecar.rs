@@ -22,6 +22,7 @@ use crate::note;
 use crate::problem::{Outcome, Problem};
 use crate::record::Happening;
 use crate::shard::{Entry, Outlet, clock};
+use crate::strays;
 
 /// The sidecar.
 pub struct Sidecar {
@@ -54,7 +55,7 @@ impl Sidecar {
     ///
     /// # Errors
     /// 400 for a name that cannot be, 409 beyond the number of models.
-    pub async fn entry_or_new(&self, name: &str) -> Outcome<Arc<Entry>> {
+    pub async fn entry_or_new(&self, name: &str, holder: &str) -> Outcome<Arc<Entry>> {
         if let Ok(entry) = self.models.entry(name) {
             return Ok(entry);
         }
@@ -62,7 +63,7 @@ impl Sidecar {
             return Err(Problem::bad(format!("{name:?} is no name of a model")).hint(crate::config::NAMES));
         }
         let settings = self.config.load().models.get(name).cloned().unwrap_or_default();
-        self.state(name, settings, None, "ingest").await?;
+        self.state(name, settings, None, holder).await?;
         self.models.entry(name)
     }
 
@@ -93,9 +94,8 @@ impl Sidecar {
         let (_, created) = tokio::task::block_in_place(|| self.control.put_model(name, &json, if_match, clock()))?;
         let generation = self.generation(name)?;
         let entry = self.models.open(name, settings, generation).await?;
-        if known.is_some() {
-            self.models.happen(&entry, Happening::Settings(json)).await?;
-        }
+        // The log of a new model begins with them, so that it can be understood alone.
+        self.models.happen(&entry, Happening::Settings(json)).await?;
         self.audit(holder, if created { "create" } else { "change" }, name, &json!({}));
         Ok(created)
     }
@@ -109,8 +109,13 @@ impl Sidecar {
     /// # Errors
     /// 404, 412, 503.
     pub async fn delete(&self, name: &str, if_match: Option<&str>, holder: &str) -> Outcome<()> {
-        tokio::task::block_in_place(|| self.control.delete_model(name, if_match))?;
+        let folder = self.models.folder();
+        tokio::task::block_in_place(|| {
+            strays::doom(&folder, name)?;
+            self.control.delete_model(name, if_match).inspect_err(|_| strays::spare(&folder, name))
+        })?;
         self.models.remove(name).await?;
+        strays::spare(&folder, name);
         self.audit(holder, "delete", name, &json!({}));
         Ok(())
     }

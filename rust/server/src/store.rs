@@ -22,6 +22,7 @@ use crate::pending;
 use crate::problem::Outcome;
 use crate::serve::{failed, locked};
 use crate::shard::{Acknowledge, Entry, Outlet, PENDING, Setup, clock};
+use crate::strays;
 
 /// How long it is waited for a thread that replays logs.
 const LOOK: Duration = Duration::from_millis(10);
@@ -91,8 +92,10 @@ impl Store {
         let threads = |error: io::Error| failed("threads could not be started", &error);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(threads)?;
         let models = Models::start(folder.join("models"), config.shards, 0, usize::MAX, &setup).map_err(threads)?;
-        let store = Self { folder, models, control, runtime, warnings, _lock: lock };
-        for row in store.control.models()? {
+        let mut store = Self { folder, models, control, runtime, warnings, _lock: lock };
+        let (rows, told) = strays::all(&store.control, &store.folder.join("models"));
+        store.warnings.extend(told.into_iter().map(|(name, what)| if name.is_empty() { what } else { format!("model {name}: {what}") }));
+        for row in rows {
             let settings = Settings::from_json(&row.settings_json).unwrap_or_default();
             // What cannot be opened is among the troubles.
             let _ = store.runtime.block_on(store.models.open(&row.name, settings, row.created.to_string()));
@@ -311,8 +314,11 @@ pub fn erase(overrides: &Overrides, model: &str, id: Option<&str>) -> Result<()>
         store.runtime.block_on(store.models.erase(&entry, key))?;
         vec![model.to_owned()]
     } else {
+        let folder = store.models.folder();
+        strays::doom(&folder, model)?;
         store.control.delete_model(model, None)?;
         store.runtime.block_on(store.models.remove(model))?;
+        strays::spare(&folder, model);
         Vec::new()
     };
     let outcome: Outcome<()> =
