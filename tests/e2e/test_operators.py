@@ -188,3 +188,18 @@ def test_names_of_models_in_a_folder_of_their_own(tmp_path: Path) -> None:
         assert {path.name for path in models.iterdir()} <= {"CON", "m.deleted"}
         assert {path.name for path in tmp_path.iterdir()} == {"data", "log"}
         assert isinstance(running, Sidecar)
+
+
+def test_what_is_asked_again_is_told_apart_by_its_tag(tmp_path: Path) -> None:
+    with sidecar(tmp_path, config="[learn.m]\nevents = 100\n") as running:
+        assert running.request("POST", "/v1/models/m/events", EVENTS, LINES).status == 200
+        for what in ("", "/policy", "/reference", "/drift", "/history", "/alerts", "/profile", "/decisions"):
+            first = running.get(f"/v1/models/m{what}")
+            tag = first.headers["etag"]
+            known = running.get(f"/v1/models/m{what}", If_None_Match=tag)
+            assert (first.status, known.status, known.body) == (200, 304, b""), what
+            assert known.headers["etag"] == tag
+            assert running.get(f"/v1/models/m{what}", If_None_Match='"another"').status == 200, what
+        tag = running.get("/v1/models/m/profile").headers["etag"]
+        assert running.request("POST", "/v1/models/m/events", EVENTS, LINES).status == 200
+        assert running.get("/v1/models/m/profile", If_None_Match=tag).status == 200

@@ -240,7 +240,10 @@ pub(super) async fn profile(asked: &Asked) -> Outcome<Answer> {
     let profile = asked.sidecar.models.look(&entry, move |model| model.monitor().map(|monitor| monitor.profile(start, end))).await?;
     let profile = profile.ok_or_else(|| Problem::missing("the model has no reference yet: it is learning one"))??;
     let profile = profile.ok_or_else(|| Problem::missing("there are no events in that time"))?;
-    Ok(Answer::bytes(200, "application/vnd.barograph.snapshot", profile.to_bytes()))
+    let bytes = profile.to_bytes();
+    let (high, low) = murmur3_x64_128(&bytes, 0);
+    let tag = format!("\"{high:016x}{low:016x}\"");
+    Ok(Answer::bytes(200, "application/vnd.barograph.snapshot", bytes).tagged(&tag, &asked.headers))
 }
 
 /// `GET …/decisions`: whether a roll-out may go on, for controllers that ask for one word; `POST` for those that ask for a status.
