@@ -316,103 +316,115 @@ mod tests {
         }
     }
 
+    fn blocked(test: impl Future<Output = ()>) {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(test);
+    }
+
     fn deploy(number: u64) -> Happening {
         Happening::Deploy(number.to_string(), 1, 1)
     }
 
-    #[tokio::test]
-    async fn a_shard_whose_thread_has_ended_is_told() {
-        let folder = folder("dead");
-        let files = Files::failing(Arc::new(|step| match step {
-            Step::Write(path, _) if path.to_string_lossy().contains("doomed") => panic!("as a bug would"),
-            Step::Write(_, bytes) => Ok(bytes),
-            _ => Ok(0),
-        }));
-        let models = started(&folder, files, Acknowledge::Os);
-        let good = models.open("good", Settings::default(), String::new()).await.unwrap();
-        models.happen(&good, deploy(1)).await.unwrap();
-        assert!(models.able());
-        let doomed = models.open("doomed", Settings::default(), String::new()).await.unwrap();
-        assert_eq!(models.happen(&doomed, deploy(1)).await.unwrap_err().status, 503);
-        waited(|| !models.able());
-        assert!(models.troubles().iter().any(|trouble| trouble.contains("shard 0 has ended")), "{:?}", models.troubles());
-        assert_eq!(models.happen(&good, deploy(2)).await.unwrap_err().status, 503);
-        models.stop();
-        std::fs::remove_dir_all(folder).unwrap();
+    #[test]
+    fn a_shard_whose_thread_has_ended_is_told() {
+        blocked(async {
+            let folder = folder("dead");
+            let files = Files::failing(Arc::new(|step| match step {
+                Step::Write(path, _) if path.to_string_lossy().contains("doomed") => panic!("as a bug would"),
+                Step::Write(_, bytes) => Ok(bytes),
+                _ => Ok(0),
+            }));
+            let models = started(&folder, files, Acknowledge::Os);
+            let good = models.open("good", Settings::default(), String::new()).await.unwrap();
+            models.happen(&good, deploy(1)).await.unwrap();
+            assert!(models.able());
+            let doomed = models.open("doomed", Settings::default(), String::new()).await.unwrap();
+            assert_eq!(models.happen(&doomed, deploy(1)).await.unwrap_err().status, 503);
+            waited(|| !models.able());
+            assert!(models.troubles().iter().any(|trouble| trouble.contains("shard 0 has ended")), "{:?}", models.troubles());
+            assert_eq!(models.happen(&good, deploy(2)).await.unwrap_err().status, 503);
+            models.stop();
+            std::fs::remove_dir_all(folder).unwrap();
+        });
     }
 
-    #[tokio::test]
-    async fn a_disk_that_fails_is_told_and_gone_on_with() {
-        let folder = folder("failing");
-        let failing = Arc::new(AtomicUsize::new(0));
-        let how = Arc::clone(&failing);
-        let files = Files::failing(Arc::new(move |step| match (step, how.load(Ordering::Relaxed)) {
-            (Step::Write(path, _), 1) if path.extension().is_some_and(|end| end == "wal") => Err(io::Error::from_raw_os_error(5)),
-            (Step::Sync(path), 2) if path.extension().is_some_and(|end| end == "wal") => Err(io::Error::from_raw_os_error(5)),
-            (Step::Write(path, _) | Step::Sync(path) | Step::Rename(path), 3) if path.to_string_lossy().contains("state-") => {
-                Err(io::Error::from_raw_os_error(28))
-            }
-            (Step::Write(_, bytes), _) => Ok(bytes),
-            _ => Ok(0),
-        }));
-        let models = started(&folder, files, Acknowledge::Disk);
-        let entry = models.open("m", Settings::default(), String::new()).await.unwrap();
-        models.happen(&entry, deploy(0)).await.unwrap();
-        for (number, about) in [(1, "log"), (2, "disk")] {
-            failing.store(number, Ordering::Relaxed);
-            let problem = models.happen(&entry, deploy(1)).await.unwrap_err();
-            assert_eq!((problem.status, problem.retry_after), (503, Some(5)));
-            assert!(number == 2 || !models.able(), "{:?}", models.troubles());
-            assert!(number == 2 || models.troubles()[0].contains(&format!("model m: {about}")), "{:?}", models.troubles());
-            failing.store(0, Ordering::Relaxed);
-            models.happen(&entry, deploy(2)).await.unwrap();
-            waited(|| models.able());
-        }
-        failing.store(3, Ordering::Relaxed);
-        assert_eq!(models.save(&entry).await.unwrap_err().status, 503);
-        waited(|| models.troubles().iter().any(|trouble| trouble.contains("no state can be written")));
-        assert!(!models.able());
-        // What can be looked at is.
-        models.look(&entry, |model| model.counts).await.unwrap();
-        failing.store(0, Ordering::Relaxed);
-        models.save(&entry).await.unwrap();
-        waited(|| models.able());
-        models.stop();
-        std::fs::remove_dir_all(folder).unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_model_that_could_not_be_opened_is_tried_again() {
-        let folder = folder("again");
-        // A file stands where its folder should be.
-        std::fs::create_dir_all(&folder).unwrap();
-        std::fs::write(folder.join("m"), b"in the way").unwrap();
-        let models = started(&folder, Files::default(), Acknowledge::Os);
-        assert_eq!(models.open("m", Settings::default(), String::new()).await.unwrap_err().status, 503);
-        assert!(!models.able() && !models.replaying());
-        let entry = models.entry("m").unwrap();
-        assert_eq!(models.happen(&entry, deploy(1)).await.unwrap_err().status, 503);
-        std::fs::remove_file(folder.join("m")).unwrap();
-        waited(|| models.able());
-        models.happen(&entry, deploy(1)).await.unwrap();
-        models.stop();
-        std::fs::remove_dir_all(folder).unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_model_of_the_name_of_one_that_was_removed_has_nothing_of_it() {
-        let folder = folder("removed");
-        let models = started(&folder, Files::default(), Acknowledge::Os);
-        for _ in 0..20 {
+    #[test]
+    fn a_disk_that_fails_is_told_and_gone_on_with() {
+        blocked(async {
+            let folder = folder("failing");
+            let failing = Arc::new(AtomicUsize::new(0));
+            let how = Arc::clone(&failing);
+            let files = Files::failing(Arc::new(move |step| match (step, how.load(Ordering::Relaxed)) {
+                (Step::Write(path, _), 1) if path.extension().is_some_and(|end| end == "wal") => Err(io::Error::from_raw_os_error(5)),
+                (Step::Sync(path), 2) if path.extension().is_some_and(|end| end == "wal") => Err(io::Error::from_raw_os_error(5)),
+                (Step::Write(path, _) | Step::Sync(path) | Step::Rename(path), 3) if path.to_string_lossy().contains("state-") => {
+                    Err(io::Error::from_raw_os_error(28))
+                }
+                (Step::Write(_, bytes), _) => Ok(bytes),
+                _ => Ok(0),
+            }));
+            let models = started(&folder, files, Acknowledge::Disk);
             let entry = models.open("m", Settings::default(), String::new()).await.unwrap();
-            assert_eq!(models.look(&entry, |model| model.now).await.unwrap(), 0);
+            models.happen(&entry, deploy(0)).await.unwrap();
+            for (number, about) in [(1, "log"), (2, "disk")] {
+                failing.store(number, Ordering::Relaxed);
+                let problem = models.happen(&entry, deploy(1)).await.unwrap_err();
+                assert_eq!((problem.status, problem.retry_after), (503, Some(5)));
+                assert!(number == 2 || !models.able(), "{:?}", models.troubles());
+                assert!(number == 2 || models.troubles()[0].contains(&format!("model m: {about}")), "{:?}", models.troubles());
+                failing.store(0, Ordering::Relaxed);
+                models.happen(&entry, deploy(2)).await.unwrap();
+                waited(|| models.able());
+            }
+            failing.store(3, Ordering::Relaxed);
+            assert_eq!(models.save(&entry).await.unwrap_err().status, 503);
+            waited(|| models.troubles().iter().any(|trouble| trouble.contains("no state can be written")));
+            assert!(!models.able());
+            // What can be looked at is.
+            models.look(&entry, |model| model.counts).await.unwrap();
+            failing.store(0, Ordering::Relaxed);
+            models.save(&entry).await.unwrap();
+            waited(|| models.able());
+            models.stop();
+            std::fs::remove_dir_all(folder).unwrap();
+        });
+    }
+
+    #[test]
+    fn a_model_that_could_not_be_opened_is_tried_again() {
+        blocked(async {
+            let folder = folder("again");
+            // A file stands where its folder should be.
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join("m"), b"in the way").unwrap();
+            let models = started(&folder, Files::default(), Acknowledge::Os);
+            assert_eq!(models.open("m", Settings::default(), String::new()).await.unwrap_err().status, 503);
+            assert!(!models.able() && !models.replaying());
+            let entry = models.entry("m").unwrap();
+            assert_eq!(models.happen(&entry, deploy(1)).await.unwrap_err().status, 503);
+            std::fs::remove_file(folder.join("m")).unwrap();
+            waited(|| models.able());
             models.happen(&entry, deploy(1)).await.unwrap();
-            // The state is still being written when the model goes.
-            let (_, removed) = tokio::join!(models.save(&entry), models.remove("m"));
-            removed.unwrap();
-            assert!(!folder.join("m").exists());
-        }
-        models.stop();
-        std::fs::remove_dir_all(folder).unwrap();
+            models.stop();
+            std::fs::remove_dir_all(folder).unwrap();
+        });
+    }
+
+    #[test]
+    fn a_model_of_the_name_of_one_that_was_removed_has_nothing_of_it() {
+        blocked(async {
+            let folder = folder("removed");
+            let models = started(&folder, Files::default(), Acknowledge::Os);
+            for _ in 0..20 {
+                let entry = models.open("m", Settings::default(), String::new()).await.unwrap();
+                assert_eq!(models.look(&entry, |model| model.now).await.unwrap(), 0);
+                models.happen(&entry, deploy(1)).await.unwrap();
+                // The state is still being written when the model goes.
+                let (_, removed) = tokio::join!(models.save(&entry), models.remove("m"));
+                removed.unwrap();
+                assert!(!folder.join("m").exists());
+            }
+            models.stop();
+            std::fs::remove_dir_all(folder).unwrap();
+        });
     }
 }
