@@ -244,6 +244,7 @@ impl Ahead {
 }
 
 /// A model as its shard has it.
+#[expect(clippy::struct_excessive_bools, reason = "each is a question of its own: any of them can be so with any other")]
 struct Kept {
     entry: Arc<Entry>,
     model: Model,
