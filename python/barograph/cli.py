@@ -153,44 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--test-alert", action="store_true", help="send a test alert to every sink, and end")
     serve.set_defaults(run=_serve)
 
-    ingest = commands.add_parser(
-        "ingest",
-        help="post the messages of a broker to sidecars",
-        description="Takes messages of Kafka, Redis streams, NATS JetStream or RabbitMQ and posts them to sidecars, each counted once. "
-        "Start several with the same group to share the work. SIGTERM ends it in order. Counts go to stderr as lines of JSON. "
-        "The token comes from BAROGRAPH_TOKEN, --token-file, or the table [sidecar] of --config.",
-    )
-    ingest.add_argument(
-        "broker_name", choices=["kafka", "redis", "nats", "rabbitmq"], metavar="BROKER", help="kafka, redis, nats or rabbitmq"
-    )
-    ingest.add_argument("--topic", "--stream", "--queue", required=True, metavar="NAME", help="topic, stream or queue of events")
-    ingest.add_argument("--labels-topic", "--labels-stream", "--labels-queue", metavar="NAME", help="the one of labels")
-    ingest.add_argument(
-        "--dead-letter", metavar="NAME", help="where messages go that cannot be counted (default: counted, told and dropped)"
-    )
-    ingest.add_argument("--group", default="barograph", metavar="NAME", help="consumers that share the work (default: barograph)")
-    ingest.add_argument("--model", required=True, metavar="NAME", help="the model that the events are of")
-    ingest.add_argument(
-        "--to", action="append", default=[], metavar="URL", help="a sidecar (default: http://127.0.0.1:7464); can be repeated"
-    )
-    ingest.add_argument("--broker", dest="address", metavar="ADDRESS", help="where the broker is (default: its usual port on this machine)")
-    ingest.add_argument(
-        "--format",
-        dest="form",
-        default="auto",
-        choices=["auto", "arrow", "event", "ndjson", "json", "cloudevents", "open_inference", "sagemaker"],
-        help="what a message is (default: auto, by its content type or its first bytes)",
-    )
-    ingest.add_argument("--field", default="body", metavar="NAME", help="field of a Redis entry that holds the message (default: body)")
-    ingest.add_argument("--start", choices=["earliest", "latest"], default="earliest", help="where a new group begins (default: earliest)")
-    ingest.add_argument("--at-least-once", action="store_true", help="take messages of RabbitMQ without message_id, which may count twice")
-    ingest.add_argument("--config", metavar="FILE", help="a TOML file: settings of the client, TLS, secrets")
-    ingest.add_argument("--token-file", metavar="FILE", help="a file that holds a token of scope ingest")
-    ingest.add_argument("--memory", default="64MB", metavar="SIZE", help="messages that are held at most (default: 64MB)")
-    ingest.add_argument("--linger", type=float, default=0.2, metavar="SECONDS", help="how long messages are gathered (default: 0.2)")
-    ingest.add_argument("--report", type=float, default=10.0, metavar="SECONDS", help="between two lines of counts (default: 10)")
-    ingest.add_argument("--json", action="store_true", help="counts on stdout, too")
-    ingest.set_defaults(run=_ingest)
+    _add_ingest(commands)
 
     store = commands.add_parser(
         "store",
@@ -284,6 +247,48 @@ def _parser() -> argparse.ArgumentParser:
 
     doctor.add_command(commands)
     return parser
+
+
+def _add_ingest(commands: Any) -> None:
+    from barograph.ingest import BROKERS
+    from barograph.ingest.messages import FORMS
+
+    ingest = commands.add_parser(
+        "ingest",
+        help="post the messages of a broker to sidecars",
+        description="Takes messages of Kafka, Redis streams, NATS JetStream or RabbitMQ and posts them to sidecars, each counted once. "
+        "Start several with the same group to share the work. SIGTERM ends it in order. Counts go to stderr as lines of JSON. "
+        "The token comes from BAROGRAPH_TOKEN, --token-file, or the table [sidecar] of --config.",
+    )
+    ingest.add_argument("broker_name", choices=BROKERS, metavar="BROKER", help="kafka, redis, nats or rabbitmq")
+    ingest.add_argument("--topic", "--stream", "--queue", required=True, metavar="NAME", help="topic, stream or queue of events")
+    ingest.add_argument("--labels-topic", "--labels-stream", "--labels-queue", metavar="NAME", help="the one of labels")
+    ingest.add_argument(
+        "--dead-letter", metavar="NAME", help="where messages go that cannot be counted (default: counted, told and dropped)"
+    )
+    ingest.add_argument("--group", default="barograph", metavar="NAME", help="consumers that share the work (default: barograph)")
+    ingest.add_argument("--model", required=True, metavar="NAME", help="the model that the events are of")
+    ingest.add_argument(
+        "--to", action="append", default=[], metavar="URL", help="a sidecar (default: http://127.0.0.1:7464); can be repeated"
+    )
+    ingest.add_argument("--broker", dest="address", metavar="ADDRESS", help="where the broker is (default: its usual port on this machine)")
+    ingest.add_argument(
+        "--format",
+        dest="form",
+        default="auto",
+        choices=FORMS,
+        help="what a message is (default: auto, by its content type or its first bytes)",
+    )
+    ingest.add_argument("--field", default="body", metavar="NAME", help="field of a Redis entry that holds the message (default: body)")
+    ingest.add_argument("--start", choices=["earliest", "latest"], default="earliest", help="where a new group begins (default: earliest)")
+    ingest.add_argument("--at-least-once", action="store_true", help="take messages of RabbitMQ without message_id, which may count twice")
+    ingest.add_argument("--config", metavar="FILE", help="a TOML file: settings of the client, TLS, secrets")
+    ingest.add_argument("--token-file", metavar="FILE", help="a file that holds a token of scope ingest")
+    ingest.add_argument("--memory", default="64MB", metavar="SIZE", help="messages that are held at most (default: 64MB)")
+    ingest.add_argument("--linger", type=float, default=0.2, metavar="SECONDS", help="how long messages are gathered (default: 0.2)")
+    ingest.add_argument("--report", type=float, default=10.0, metavar="SECONDS", help="between two lines of counts (default: 10)")
+    ingest.add_argument("--json", action="store_true", help="counts on stdout, too")
+    ingest.set_defaults(run=_ingest)
 
 
 def _top(options: argparse.Namespace) -> int:
