@@ -24,12 +24,13 @@ use crate::frame;
 use crate::labels::{Change, Label, LabelJoin, MOST_WEIGHT, Prediction, classes, doubles, keys};
 use crate::lattice::Lattice;
 use crate::policy::{Length, Policy};
-use crate::profile::Profile;
+use crate::profile::{ColumnProfile, Profile};
 use crate::pulse::Pulse;
-use crate::quality::Task;
+use crate::quality::{Quality, Task};
 use crate::reference::Reference;
 use crate::report::{MODEL, Method, Report, Row};
 use crate::rules::Standing;
+use crate::schema::Role;
 use crate::segments::Segments;
 use crate::settings::Settings;
 use crate::watching::Watcher;
@@ -83,6 +84,22 @@ pub struct Summary {
     #[serde(serialize_with = "by_name")]
     pub metrics: Vec<(Method, Metric)>,
     pub report: Report,
+}
+
+/// How good the predictions of a tile are by the labels that have come so far, late ones too.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct TileQuality {
+    pub start: i64,
+    pub end: i64,
+    /// Events that were kept, and those of them whose label has come.
+    pub events: u64,
+    pub labelled: u64,
+    pub metrics: Vec<(Method, Metric)>,
+    /// Of a binary model: scores of labelled events, with the weights of label 0 and label 1.
+    pub labelled_scores: Vec<(f64, f64, f64)>,
+    /// And the scores of all events, each with how many had it.
+    pub scores: Vec<(f64, u64)>,
 }
 
 /// A declared deploy, and until when it mutes alerts.
@@ -437,6 +454,32 @@ impl Monitor {
     /// None in practice.
     pub fn summary(&self, start: i64, end: i64) -> Result<Option<Summary>> {
         merged(&self.tiles.between(start, end)?, start, end)?.map(|tile| self.summarise(&tile, compare)).transpose()
+    }
+
+    /// The quality of the last `most` tiles that begin in `[start, end)`, oldest first. History says what was known when a window closed,
+    /// this what is known now.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn qualities(&self, start: i64, end: i64, most: usize) -> Result<Vec<TileQuality>> {
+        let confidence = self.config.policy.settings.confidence;
+        let binary = self.config.policy.task == Task::Binary;
+        let schema = self.reference.schema();
+        let score = schema.columns.into_iter().find(|column| binary && column.role == Role::Score).map(|column| column.name);
+        let scores = |tile: &Tile| {
+            let numbers = score.as_ref().and_then(|name| tile.profile.column(name)).and_then(ColumnProfile::numbers);
+            numbers.map(|numbers| numbers.histogram.cells().iter().map(|cell| (cell.value(), cell.count)).collect()).unwrap_or_default()
+        };
+        let of_tile = |(start, tile): (i64, Tile)| TileQuality {
+            labelled_scores: if let Quality::Binary(metrics) = &tile.quality { metrics.scores() } else { Vec::new() },
+            scores: scores(&tile),
+            start,
+            end: start.saturating_add(self.tiles.length(start)),
+            events: tile.profile.kept,
+            labelled: tile.labelled.min(tile.profile.kept),
+            metrics: tile.quality.metrics(confidence),
+        };
+        Ok(self.tiles.last_between(start, end, most)?.into_iter().map(of_tile).collect())
     }
 
     /// The profile of the tiles that begin in `[start, end)`; `None` without events.
