@@ -57,11 +57,11 @@ fn wanted(asked: &Asked) -> Outcome<Wanted> {
 /// The sides of a window; `None` where there is no such window.
 fn sides(monitor: &Monitor, wanted: Wanted) -> barograph_core::Result<Option<Sides>> {
     let closed = || monitor.last_window().map(|window| (window, false));
-    let open = || monitor.open_windows().last().copied().map(|window| (window, true));
+    let open = || -> barograph_core::Result<_> { Ok(monitor.open_windows()?.last().copied().map(|window| (window, true))) };
     let found = match wanted {
-        Wanted::Last => closed().or_else(open),
+        Wanted::Last => closed().map_or_else(open, |window| Ok(Some(window)))?,
         Wanted::Closed => closed(),
-        Wanted::Open => open(),
+        Wanted::Open => open()?,
         Wanted::Between(start, end) => Some(((start, end), monitor.last_window().is_none_or(|(_, closed)| end > closed))),
     };
     let Some((window, provisional)) = found else { return Ok(None) };
