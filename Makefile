@@ -20,7 +20,7 @@ DENY := $(CACHE)/tools/bin/cargo-deny
 PAGE := $(if $(shell command -v npm 2>/dev/null),web/dist/index.html)
 PAGE_SOURCES := $(shell find web/src -type f) web/build.mjs web/tsconfig.json
 
-.PHONY: help check-tools develop develop-lint demo test test-rust test-python lint typing deny docs test-openapi soak test-adapters test-brokers bench bench-brokers bench-peers bench-once fuzz clean page test-browser wheel test-wheel actionlint
+.PHONY: help check-tools develop develop-lint demo test test-rust test-python lint typing deny docs test-openapi soak test-adapters test-brokers bench bench-brokers bench-peers bench-once fuzz clean page test-browser wheel test-wheel actionlint test-engines
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -148,6 +148,16 @@ $(CACHE)/adapters/done.stamp: requirements/adapters.txt $(VENV)/uv.stamp
 	$(PYTHON) -m venv --clear $(CACHE)/adapters
 	VIRTUAL_ENV=$(CACHE)/adapters $(BIN)/uv pip install -q -r requirements/adapters.txt
 	@touch $@
+
+$(CACHE)/engines/done.stamp: requirements/engines.txt $(VENV)/uv.stamp
+	$(PYTHON) -m venv --clear $(CACHE)/engines
+	VIRTUAL_ENV=$(CACHE)/engines $(BIN)/uv pip install -q -r requirements/engines.txt
+	@touch $@
+
+ENGINE_ROWS ?= 1000000
+test-engines: develop $(CACHE)/engines/done.stamp ## Spark, Ray and Dask with workers killed, and all of them side by side, about 1.3 GB; needs Java 17
+	PYTHONPATH=python $(CACHE)/engines/bin/python -m pytest -c tests/engines/pytest.ini tests/engines
+	PYTHONPATH=python $(CACHE)/engines/bin/python -m barograph bench engines --rows $(ENGINE_ROWS)
 
 test-adapters: develop $(CACHE)/adapters/done.stamp ## adapters of frameworks too large for the core environment, about 2 GB
 	PYTHONPATH=python $(CACHE)/adapters/bin/python -m pytest -c tests/adapters/pytest.ini tests/adapters
