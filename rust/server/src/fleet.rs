@@ -373,7 +373,7 @@ async fn discover(sidecar: &Arc<Sidecar>, link: &Arc<Link>) -> std::result::Resu
     let names: Vec<String> =
         models.filter_map(|model| Some(model.get("name")?.as_str()?.to_owned())).filter(|name| is_name(name)).collect();
     for name in names {
-        sidecar.entry_or_new(&name).await.map_err(|problem| problem.detail)?;
+        sidecar.entry_or_new(&name, "fleet").await.map_err(|problem| problem.detail)?;
     }
     Ok(())
 }

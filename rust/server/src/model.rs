@@ -394,15 +394,15 @@ impl Model {
                 Ok(())
             }
             Happening::Delta(_, Some(delta)) => self.delta(delta),
-            Happening::Delta(bytes, None) => match self.read_delta(bytes)? {
-                Some(delta) => self.delta(&delta),
-                None => {
-                    let (_, events) = Delta::head(bytes)?;
-                    self.outdated += events;
-                    self.counts.events += events;
-                    Ok(())
+            Happening::Delta(bytes, None) => {
+                if let Some(delta) = self.read_delta(bytes)? {
+                    return self.delta(&delta);
                 }
-            },
+                let (_, events) = Delta::head(bytes)?;
+                self.outdated += events;
+                self.counts.events += events;
+                Ok(())
+            }
             Happening::Settings(json) => {
                 let settings = Settings::from_json(json)?;
                 self.cut(now)?;
@@ -581,7 +581,7 @@ impl Model {
             }
             State::Learning(learning) if self.outbox.is_some() => {
                 // The aggregator learns: all of them are for it.
-                learning.add(batch, now, u64::MAX / 4)?;
+                self.counts.unknown_fields += learning.add(batch, now, u64::MAX / 4, usize::MAX)?;
                 self.counts.events += batch.num_rows() as u64;
                 Ok(())
             }

@@ -61,14 +61,14 @@ impl Logged {
         Self { model: Model::new("m", settings), log: Vec::new(), now: 0 }
     }
 
-    fn take(&mut self, record: Record) {
+    fn take(&mut self, record: &Record) {
         self.log.push(record.to_bytes().unwrap());
-        self.model.apply(&record).unwrap();
+        self.model.apply(record).unwrap();
     }
 
     fn happen(&mut self, happening: Happening) {
         self.now += 1_000_000;
-        self.take(Record::new(self.now, happening));
+        self.take(&Record::new(self.now, happening));
     }
 
     /// The same model out of a state and the log behind it.
@@ -101,7 +101,7 @@ impl Logged {
             Parcels::Events => Happening::Events(batch_from_stream(&bytes).unwrap()),
             Parcels::Labels => Happening::Labels(batch_from_stream(&bytes).unwrap()),
         };
-        self.take(Record { numbers: vec![place], ..Record::new(self.now, happening) });
+        self.take(&Record { numbers: vec![place], ..Record::new(self.now, happening) });
     }
 }
 
@@ -156,7 +156,7 @@ fn deltas_in_any_order_twice_and_after_replays_make_one_model() {
     assert_eq!(judge.model.sources.iter().map(|(_, source)| source.events).sum::<u64>(), EVENTS);
     let mut judge = Logged { model: judge.killed(judge.log.len() / 2), ..judge };
     for model in [&mut judge, &mut alone] {
-        model.take(Record::new(400 * HOUR, Happening::Tick));
+        model.take(&Record::new(400 * HOUR, Happening::Tick));
     }
     let monitor = |logged: &Logged| match &logged.model.state {
         State::Watching(monitor) => Monitor::clone(monitor),

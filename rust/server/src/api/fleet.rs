@@ -20,7 +20,7 @@ use crate::shard::Ticket;
 use crate::streams::{self, Numbered};
 
 /// `POST …/deltas`: what another sidecar has seen, or, while this one learns, events and labels as they came there.
-pub(super) async fn deltas(asked: &Asked, request: Request<Incoming>) -> Outcome<Answer> {
+pub(super) async fn deltas(asked: &Asked, request: &mut Request<Incoming>) -> Outcome<Answer> {
     asked.knows(&["labels"])?;
     let labels = match asked.parameter("labels") {
         None | Some("false") => false,
@@ -50,7 +50,7 @@ pub(super) async fn deltas(asked: &Asked, request: Request<Incoming>) -> Outcome
                 .hint("application/vnd.barograph.snapshot, or application/vnd.apache.arrow.stream while the model learns"));
         }
     };
-    let entry = if snapshot { sidecar.models.entry(&asked.model)? } else { sidecar.entry_or_new(&asked.model).await? };
+    let entry = if snapshot { sidecar.models.entry(&asked.model)? } else { sidecar.entry_or_new(&asked.model, &asked.holder).await? };
     let (_, body, mut permit) = http::body(request, sidecar.config.load().max_body, &sidecar.models).await?;
     let size = body.len();
     let (happening, rows) = if snapshot {

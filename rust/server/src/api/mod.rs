@@ -268,7 +268,7 @@ async fn asked(sidecar: &Arc<Sidecar>, request: &mut Request<Incoming>, door: Do
         let local = asked.parameter("local") == Some("true");
         asked.query.retain(|(key, _)| key != "local");
         if !local {
-            return fleet::asked_there(&asked, about, path).await;
+            return fleet::asked_there(&asked, about, &path).await;
         }
     }
     match about {
