@@ -192,6 +192,8 @@ def bodies() -> Iterator[tuple[int, bytes]]:
         structured.append(attributes | body)
         yield 7, json.dumps(structured[-1]).encode()
     yield 8, json.dumps(structured[:5]).encode()
+    # A delta as it is, one with a byte changed, one that ends too early.
+    yield from ((13, changes) for changes in (b"", b"\x28\x00\x07", b"\x50\x00\xa5"))
     yield (
         10,
         b"latency:12.5|ms|@0.5|#model:m,env:prod\nrequests:1|c|#model:m\nsize:1:2:3|d|#model:m|T1795000000|c:ab\n_e{5,4}:title|text|#a\n_sc|n|0",
@@ -347,7 +349,7 @@ def files() -> Iterator[tuple[int, bytes]]:
 if __name__ == "__main__":
     # Bodies are decoded for each of the three models of the target.
     everything = {"from_bytes": list(seeds()), "files": list(files())}
-    everything["bodies"] = [(world * 13 + protocol, body) for world in range(3) for protocol, body in bodies()]
+    everything["bodies"] = [(world * 14 + protocol, body) for world in range(3) for protocol, body in bodies()]
     for target, found in everything.items():
         folder = Path(sys.argv[1]) / target
         folder.mkdir(parents=True, exist_ok=True)

@@ -336,7 +336,7 @@ def test_names_are_no_paths(shared: Sidecar, name: str) -> None:
     answer = shared.request("POST", f"/v1/models/{name.replace(' ', '%20')}/events", b'{"x": 1}', LINES)
     assert answer.status in (400, 404), answer
     found = {path.name for path in (shared.folder / "data").iterdir()}
-    assert found <= {"lock", "models", "token", "control.sqlite", "control.sqlite-wal", "control.sqlite-shm"}
+    assert found <= {"identity", "lock", "models", "token", "control.sqlite", "control.sqlite-wal", "control.sqlite-shm"}
 
 
 def test_bombs_are_refused(shared: Sidecar) -> None:

@@ -37,10 +37,12 @@ pub enum SnapshotKind {
     SlicedProjections = 10,
     /// An estimate without labels, or a sequence that is valid at any time.
     Estimate = 11,
+    /// What a monitor of a fleet has seen since it last told.
+    Delta = 12,
 }
 
 impl SnapshotKind {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Profile,
         Self::Reference,
         Self::Monitor,
@@ -52,6 +54,7 @@ impl SnapshotKind {
         Self::MeanEmbedding,
         Self::SlicedProjections,
         Self::Estimate,
+        Self::Delta,
     ];
 
     /// The word for it in messages.
@@ -68,6 +71,7 @@ impl SnapshotKind {
             Self::MeanEmbedding => "mean embedding",
             Self::SlicedProjections => "sliced projections",
             Self::Estimate => "estimate",
+            Self::Delta => "delta",
         }
     }
 }

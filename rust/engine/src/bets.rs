@@ -158,11 +158,33 @@ impl Bets {
 
     /// Adds another's moments of the same columns, those that begin at or after `closed`.
     pub(crate) fn merge(&mut self, other: &Self, closed: i64) {
-        for (moment, theirs) in other.moments.range(closed..) {
-            let mine = self.moments.entry(*moment).or_insert_with(|| theirs.iter().map(|counts| vec![0; counts.len()]).collect());
-            mine.iter_mut().flatten().zip(theirs.iter().flatten()).for_each(|(to, from)| *to += from);
-        }
         self.forgotten += other.forgotten;
+        self.add(&other.moments, closed);
+    }
+
+    /// Counters of a moment, column by column.
+    pub(crate) fn sizes(&self) -> Vec<usize> {
+        self.columns.values().filter_map(|column| Some(column.fine.as_ref()?.counters())).collect()
+    }
+
+    /// How long a moment is.
+    pub(crate) fn length(&self) -> i64 {
+        self.length
+    }
+
+    /// Takes the moments out.
+    pub(crate) fn take(&mut self) -> BTreeMap<i64, Vec<Vec<u64>>> {
+        std::mem::take(&mut self.moments)
+    }
+
+    /// Adds moments of the same columns, those that begin at or after `closed`.
+    pub(crate) fn add(&mut self, moments: &BTreeMap<i64, Vec<Vec<u64>>>, closed: i64) {
+        for (moment, theirs) in moments.range(closed..) {
+            match self.moments.get_mut(moment) {
+                Some(mine) => mine.iter_mut().flatten().zip(theirs.iter().flatten()).for_each(|(to, from)| *to += from),
+                None => drop(self.moments.insert(*moment, theirs.clone())),
+            }
+        }
         self.keep_within();
     }
 

@@ -162,6 +162,16 @@ impl SegmentCounts {
         self.counts.iter_mut().flatten().flatten().zip(theirs).for_each(|(to, from)| *to += from);
     }
 
+    /// All counters, one after the other.
+    pub(crate) fn flat(&self) -> Vec<u64> {
+        self.counts.iter().flatten().flatten().copied().collect()
+    }
+
+    /// Adds counters, one after the other.
+    pub(crate) fn add(&mut self, flat: &[u64]) {
+        self.counts.iter_mut().flatten().flatten().zip(flat).for_each(|(to, from)| *to += from);
+    }
+
     /// How many counters these are, and what they cost beside.
     pub(crate) fn counters(&self) -> usize {
         self.counts.iter().flatten().map(|counts| counts.len() + 3).sum()

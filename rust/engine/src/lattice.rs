@@ -57,6 +57,11 @@ impl Lattice {
         Self { tile, task, classes, tiles: BTreeMap::new(), merged, limit: limit / 2, most_open, open: 0, bytes: 0, forgotten: 0 }
     }
 
+    /// An empty one of the same kind.
+    pub(crate) fn cleared(&self) -> Self {
+        Self { tiles: BTreeMap::new(), open: 0, bytes: 0, ..*self }
+    }
+
     /// How long the tile that holds a time is.
     pub(crate) fn length(&self, time: i64) -> i64 {
         if time < self.merged[0] {

@@ -4,6 +4,7 @@
 
 mod changing;
 mod closing;
+pub(crate) mod fleet;
 mod merging;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::alert::{Alert, Alerts, Severity};
 use crate::bets::Bets;
 use crate::compare::compare;
+use crate::delta::Delta;
 use crate::events::Marks;
 use crate::frame;
 use crate::labels::{Change, Label, LabelJoin, MOST_WEIGHT, Prediction, classes, doubles, keys};
@@ -35,6 +37,8 @@ use crate::segments::Segments;
 use crate::settings::Settings;
 use crate::watching::Watcher;
 use crate::window::{self, Tile};
+
+pub use fleet::Merged;
 
 /// What a monitor is made of.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -117,6 +121,8 @@ pub struct Monitor {
     tile: i64,
     tiles: Lattice,
     join: LabelJoin,
+    /// Present where others join: what is to be told to them.
+    gathered: Option<fleet::Gathered>,
     closed: Option<i64>,
     history: Vec<Row>,
     bets: Bets,
@@ -174,6 +180,7 @@ impl Monitor {
             tile,
             tiles: Lattice::new(tile, (policy.task, policy.classes.len()), reference.columns.len(), memory / 2),
             join: LabelJoin::new(config.policy.labels, config.policy.memory / 8),
+            gathered: None,
             closed: None,
             history: Vec::new(),
             bets,
@@ -314,7 +321,10 @@ impl Monitor {
                 let chances = marks.chances.get(row).cloned().unwrap_or_default();
                 let weight = marks.weights.get(row).copied().unwrap_or(1.0) * each as f64;
                 let prediction = Prediction { tile: start, score: marks.scores.get(row).copied().flatten(), chances, weight };
-                changes.extend(self.join.event(id, prediction));
+                match &mut self.gathered {
+                    Some(gathered) => gathered.predictions.push((id, prediction)),
+                    None => changes.extend(self.join.event(id, prediction)),
+                }
             }
             from = until;
         }
@@ -344,6 +354,9 @@ impl Monitor {
     pub fn deploy(&mut self, version: &str, time: i64, until: i64) {
         if self.versions.len() < MOST_VERSIONS {
             self.versions.insert(version.to_owned());
+        }
+        if let Some(gathered) = &mut self.gathered {
+            gathered.deploys.push((version.to_owned(), time, until));
         }
         self.deploys.push(Deploy { time, until });
         let length = self.config.policy.window.0;
@@ -431,7 +444,10 @@ impl Monitor {
         let mut changes = Vec::new();
         for ((id, value), time) in ids.into_iter().zip(labels).zip(times) {
             let (Some(id), Some(value), Some(time)) = (id, value, time) else { continue };
-            changes.extend(self.join.label(id, Label { value, time }));
+            match &mut self.gathered {
+                Some(gathered) => gathered.labels.push((id, Label { value, time })),
+                None => changes.extend(self.join.label(id, Label { value, time })),
+            }
         }
         self.relabel(changes)
     }
@@ -545,6 +561,9 @@ impl Monitor {
         writer.str(&json(self.bets.moments())?);
         writer.u64(self.bets.forgotten);
         writer.u64(self.segments.forgotten);
+        if let Some(gathered) = &self.gathered {
+            writer.bytes(&Delta::of_gathered(gathered, self.layout())?.to_bytes());
+        }
         Ok(writer.seal(SnapshotKind::Monitor))
     }
 
@@ -579,6 +598,10 @@ impl Monitor {
         out.alerts = parsed(reader.str()?)?;
         out.bets.restore(parsed(reader.str()?)?, parsed(reader.str()?)?);
         (out.bets.forgotten, out.segments.forgotten) = (reader.u64()?, reader.u64()?);
+        if !reader.is_empty() {
+            let gathered = Delta::read_gathered(reader.bytes()?, &out)?;
+            out.gathered = Some(gathered);
+        }
         reader.finish()?;
         Ok(out)
     }

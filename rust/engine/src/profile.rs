@@ -137,7 +137,8 @@ impl Numbers {
         }
     }
 
-    fn decode(reader: &mut Reader<'_>) -> Result<Self> {
+    /// Reads them back; with so many bins, if that is known.
+    fn decode(reader: &mut Reader<'_>, expected: Option<usize>) -> Result<Self> {
         let out = Self {
             nan: reader.count()?,
             positive_infinity: reader.count()?,
@@ -146,7 +147,7 @@ impl Numbers {
             max: reader.option_finite()?.unwrap_or(f64::NEG_INFINITY),
             moments: Moments::decode(reader)?,
             histogram: ExponentialHistogram::decode(reader)?,
-            bins: if reader.bool()? { Some(bin_counts(reader)?) } else { None },
+            bins: if reader.bool()? { Some(bin_counts(reader, expected)?) } else { None },
         };
         let sum = |counts: &[u64]| counts.iter().try_fold(0u64, |sum, count| sum.checked_add(*count));
         let finite = out.finite();
@@ -160,8 +161,11 @@ impl Numbers {
 }
 
 /// As many counters as a reference can have bins.
-fn bin_counts(reader: &mut Reader<'_>) -> Result<Vec<u64>> {
+fn bin_counts(reader: &mut Reader<'_>, expected: Option<usize>) -> Result<Vec<u64>> {
     let number = reader.u64()?;
+    if expected.is_some_and(|expected| expected as u64 != number) {
+        return Err(Error::decode("a column of the snapshot counts other bins than those of its reference"));
+    }
     if number > MAX_EDGES as u64 + 1 {
         return Err(Error::decode(format!("a reference has at most {} bins, the snapshot says {number}", MAX_EDGES + 1)));
     }
@@ -361,6 +365,11 @@ impl ColumnProfile {
     }
 
     pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<Self> {
+        Self::read(reader, None)
+    }
+
+    /// Reads a column; with a reference only one of its columns, on its bins.
+    fn read(reader: &mut Reader<'_>, reference: Option<&Reference>) -> Result<Self> {
         let wrong = |error: Error| Error::decode(error.message);
         let column = Column {
             name: reader.str()?.to_owned(),
@@ -369,13 +378,23 @@ impl ColumnProfile {
         };
         let (count, nulls) = (reader.count()?, reader.count()?);
         let unread = Some(reader.str()?.to_owned()).filter(|text| !text.is_empty());
+        let fixed = reference.map(|reference| reference.column(&column.name));
+        if fixed.is_some_and(|fixed| fixed.is_none_or(|fixed| fixed.profile.column != column)) {
+            return Err(Error::decode(format!("column {:?} of the snapshot is none of its reference", column.name)));
+        }
+        let expected = fixed.flatten().map(|fixed| fixed.bins.as_ref().map_or(0, Bins::len));
         let content = match reader.u8()? {
-            1 => Content::Numbers(Box::new(Numbers::decode(reader)?)),
+            1 => Content::Numbers(Box::new(Numbers::decode(reader, expected)?)),
             2 => Content::Names(Box::new(Categories::decode(reader)?)),
             3 => Content::Times(if reader.bool()? { Some((reader.i64()?, reader.i64()?)) } else { None }),
             4 => Content::Counted,
             other => return Err(Error::decode(format!("unknown column content {other} in the snapshot"))),
         };
+        if let (Some(expected), Content::Numbers(numbers)) = (expected, &content)
+            && expected != numbers.bins.as_ref().map_or(0, Vec::len)
+        {
+            return Err(Error::decode(format!("column {:?} of the snapshot lacks the bins of its reference", column.name)));
+        }
         let values = match &content {
             Content::Numbers(numbers) => numbers.finite() + numbers.non_finite(),
             Content::Names(names) => names.total(),
@@ -580,10 +599,26 @@ impl Profile {
     /// # Errors
     /// `Decode` for bytes that no `encode` wrote.
     pub fn decode(reader: &mut Reader<'_>) -> Result<Self> {
+        Self::read(reader, None)
+    }
+
+    /// Reads a profile that was made with this reference. It is checked column by column: no more memory is taken than such a profile has.
+    ///
+    /// # Errors
+    /// `Decode` for bytes that no `encode` wrote, and for a profile of another reference.
+    pub fn decode_of(reader: &mut Reader<'_>, reference: &Reference) -> Result<Self> {
+        Self::read(reader, Some(reference))
+    }
+
+    fn read(reader: &mut Reader<'_>, of: Option<&Reference>) -> Result<Self> {
         let (rows, kept, squares) = (reader.count()?, reader.count()?, reader.u64()?);
         let reference = Some(reader.str()?.to_owned()).filter(|id| !id.is_empty());
         let window = if reader.bool()? { Some((reader.i64()?, reader.i64()?)) } else { None };
-        let columns = (0..reader.len(8)?).map(|_| ColumnProfile::decode(reader)).collect::<Result<Vec<_>>>()?;
+        let number = reader.len(8)?;
+        if of.is_some_and(|of| reference.as_deref() != Some(of.id()) || number > of.columns.len()) {
+            return Err(Error::decode("a profile of the snapshot belongs to another reference"));
+        }
+        let columns = (0..number).map(|_| ColumnProfile::read(reader, of)).collect::<Result<Vec<_>>>()?;
         if kept > rows || squares < rows || (kept == rows && squares != rows) || (kept == 0 && rows > 0) {
             return Err(Error::decode("the rows of the snapshot and those that were kept of them contradict each other"));
         }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use barograph_core::codec::{Reader, Writer};
+use barograph_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::rules::{LONGEST_BURN, Rule};
@@ -90,6 +92,42 @@ impl Pulse {
             mine.slow.resize(mine.slow.len().max(theirs.slow.len()), 0);
             mine.slow.iter_mut().zip(&theirs.slow).for_each(|(to, from)| *to += from);
         }
+    }
+
+    /// The last minute.
+    pub(crate) fn last(&self) -> Option<i64> {
+        self.minutes.last_key_value().map(|(start, _)| *start)
+    }
+
+    /// Appends the minutes to a delta.
+    pub(crate) fn encode(&self, writer: &mut Writer) {
+        writer.len(self.minutes.len());
+        for (start, minute) in &self.minutes {
+            writer.i64(*start);
+            [minute.events, minute.calls, minute.errors].into_iter().for_each(|count| writer.u64(count));
+            writer.len(minute.slow.len());
+            minute.slow.iter().for_each(|count| writer.u64(*count));
+        }
+    }
+
+    /// Reads them back, of so many rules.
+    ///
+    /// # Errors
+    /// `Decode` for bytes that `encode` did not write.
+    pub(crate) fn decode(reader: &mut Reader<'_>, rules: usize) -> Result<Self> {
+        let mut out = Self::default();
+        for _ in 0..reader.len(5)? {
+            let start = reader.i64()?;
+            let mut minute = Minute { events: reader.count()?, calls: reader.count()?, errors: reader.count()?, slow: Vec::new() };
+            let slow = reader.len(1)?;
+            let fits = (slow == 0 || slow == rules) && start_of(start, MINUTE) == start && out.last().is_none_or(|last| last < start);
+            if !fits {
+                return Err(Error::decode("the minutes of a delta are not those of its rules"));
+            }
+            minute.slow = (0..slow).map(|_| reader.count()).collect::<Result<_>>()?;
+            out.minutes.insert(start, minute);
+        }
+        Ok(out)
     }
 
     /// Counts of the minutes that begin in `[start, end)`.

@@ -72,11 +72,36 @@ impl Segments {
             }
             counts.merge(&part);
         }
+        self.keep_within();
+        Ok(())
+    }
+
+    /// Counters of a tile, segment column by segment column.
+    pub(crate) fn sizes(&self) -> Vec<usize> {
+        self.columns.iter().map(|(counts, _)| counts.flat().len()).collect()
+    }
+
+    /// Takes the counts out.
+    pub(crate) fn take(&mut self) -> BTreeMap<i64, Vec<Vec<u64>>> {
+        let flat = |tile: Vec<SegmentCounts>| -> Vec<Vec<u64>> { tile.iter().map(SegmentCounts::flat).collect() };
+        std::mem::take(&mut self.tiles).into_iter().map(|(start, tile)| (start, flat(tile))).collect()
+    }
+
+    /// Adds counts of the same segments, of tiles that begin at or after `closed`.
+    pub(crate) fn add(&mut self, tiles: &BTreeMap<i64, Vec<Vec<u64>>>, closed: i64) {
+        let columns = &self.columns;
+        for (start, theirs) in tiles.range(closed..) {
+            let tile = self.tiles.entry(*start).or_insert_with(|| columns.iter().map(|(counts, _)| counts.clone()).collect());
+            tile.iter_mut().zip(theirs).for_each(|(mine, theirs)| mine.add(theirs));
+        }
+        self.keep_within();
+    }
+
+    fn keep_within(&mut self) {
         while self.tiles.len() > self.most {
             self.tiles.pop_first();
             self.forgotten += 1;
         }
-        Ok(())
     }
 
     /// Adds another's counts of the same segments, of tiles that begin at or after `closed`.
@@ -88,6 +113,7 @@ impl Segments {
             }
         }
         self.forgotten += other.forgotten;
+        self.keep_within();
     }
 
     /// Judges the segments of a closed window, sampled as it says, and forgets their counts; the tests share this level.

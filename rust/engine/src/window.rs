@@ -90,6 +90,41 @@ impl Tile {
         })
     }
 
+    /// Appends the tile to a delta: metrics only where a label has come.
+    pub(crate) fn tell(&self, writer: &mut Writer) {
+        self.profile.encode(writer);
+        self.latency.encode(writer);
+        writer.u64(self.labelled);
+        if self.labelled > 0 {
+            self.quality.encode(writer);
+        }
+        writer.u64(self.errors);
+        writer.u64(self.calls);
+    }
+
+    /// Reads a tile of a delta that counts this reference's bins. It is checked column by column, before anything is made of what it says.
+    ///
+    /// # Errors
+    /// `Decode` for bytes that no `encode` wrote, and for a tile of another reference or task.
+    pub(crate) fn heard(reader: &mut Reader<'_>, reference: &Reference, task: Task, classes: usize) -> Result<Self> {
+        let mut out = Self {
+            profile: Profile::decode_of(reader, reference)?,
+            latency: ExponentialHistogram::decode(reader)?,
+            quality: Quality::new(task, classes)?,
+            labelled: 0,
+            errors: 0,
+            calls: 0,
+        };
+        out.labelled = reader.count()?;
+        let mut fits = out.latency.scale() == 6;
+        if out.labelled > 0 {
+            let told = Quality::decode(reader)?;
+            fits &= out.quality.merge(&told).is_ok();
+        }
+        (out.errors, out.calls) = (reader.count()?, reader.count()?);
+        if fits { Ok(out) } else { Err(Error::decode("a tile of the snapshot is of another task")) }
+    }
+
     /// Refuses a tile that does not count this reference's bins, or is of another task.
     ///
     /// # Errors
@@ -100,6 +135,22 @@ impl Tile {
         if !alike || empty.profile.merge(&self.profile).is_err() {
             return Err(Error::decode("a tile of the snapshot belongs to another reference"));
         }
+        Ok(())
+    }
+
+    /// Adds another tile of a delta.
+    ///
+    /// # Errors
+    /// `Incompatible` for a tile of another reference.
+    pub(crate) fn add(&mut self, other: &Self) -> Result<()> {
+        self.profile.merge(&other.profile)?;
+        self.latency.merge(&other.latency)?;
+        if other.labelled > 0 {
+            self.quality.merge(&other.quality)?;
+        }
+        self.labelled += other.labelled;
+        self.errors += other.errors;
+        self.calls += other.calls;
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow_array::{Array, RecordBatch};
+use barograph_core::codec::{SnapshotKind, Writer};
 use barograph_engine::frame::nanoseconds;
 use barograph_server::ingest::otlp::{self, Otlp};
 use barograph_server::ingest::statsd::Aggregator;
@@ -39,6 +40,8 @@ struct World {
     shape: Arc<Shape>,
     fresh: [Model; 2],
     models: [Model; 2],
+    /// A delta without its header and checksum.
+    told: Vec<u8>,
     turn: i64,
 }
 
@@ -68,7 +71,15 @@ impl World {
         assert!(watching.monitor().is_some());
         let shape = if open { &learning } else { &watching }.shape(Some(&key)).expect("privacy rules that can be");
         assert_eq!(shape.open, open);
-        Self { shape: Arc::new(shape), fresh: [learning.clone(), watching.clone()], models: [learning, watching], turn: 0 }
+        let mut edge = watching.clone();
+        edge.apply(&Record::new(NOW, Happening::Enlist(Some("e.1".to_owned())))).expect("a stream");
+        let shape = Arc::new(shape);
+        let told = ndjson::lines(lesson().lines().take(5).collect::<Vec<_>>().join("\n").as_bytes(), Arc::clone(&shape)).expect("lines");
+        edge.apply(&Record::new(NOW, Happening::Events(told.batch))).expect("events");
+        edge.apply(&Record::new(NOW, Happening::Cut)).expect("a delta");
+        let parcel = edge.outbox.as_ref().and_then(|outbox| outbox.parcels().next()).expect("a parcel").bytes.clone();
+        let told = parcel[7..parcel.len() - 4].to_vec();
+        Self { shape, fresh: [learning.clone(), watching.clone()], models: [learning, watching], told, turn: 0 }
     }
 
     /// A model of which nothing is known, one that is known, and one with classes and privacy.
@@ -128,6 +139,31 @@ impl World {
                 let odd = Oddities { refused: 0, unknown: half.unknown, mistyped: half.mistyped };
                 self.happen(Happening::Half(half.side, half.batch), odd);
             }
+        }
+    }
+
+    /// What a sidecar of a fleet tells: a delta that this model would have made, with what the bytes change of it.
+    fn delta(&mut self, body: &[u8]) {
+        let Some((places, values)) = body.split_at_checked(body.len() / 3 * 2) else { return };
+        let mut payload = self.told.clone();
+        for (place, value) in places.as_chunks::<2>().0.iter().zip(values) {
+            let place = usize::from(u16::from_le_bytes(*place));
+            payload.truncate(if *value == 0xA5 { place.max(1) } else { payload.len() });
+            if let Some(byte) = payload.get_mut(place) {
+                *byte = *value;
+            }
+        }
+        let mut writer = Writer::new();
+        payload.iter().for_each(|byte| writer.u8(*byte));
+        let bytes = writer.seal(SnapshotKind::Delta);
+        let _ = self.models[0].read_delta(&bytes);
+        if let Ok(Some(delta)) = self.models[1].read_delta(&bytes) {
+            let again = delta.to_bytes();
+            assert!(self.models[1].read_delta(&again).is_ok());
+            let before = self.models[1].counts.events;
+            let events = delta.events;
+            let taken = self.models[1].apply(&Record::new(self.now(), Happening::Delta(bytes.into(), Some(Arc::new(delta)))));
+            assert!(taken.is_ok() && self.models[1].counts.events == before + events);
         }
     }
 
@@ -205,6 +241,7 @@ fn decode(protocol: u8, body: &[u8], world: &mut World) {
         7 => return world.halves(body, structured("application/cloudevents+json", body, &shape)),
         8 => return world.halves(body, structured("application/cloudevents-batch+json", body, &shape)),
         9 => return world.halves(body, binary(body, &shape)),
+        13 => return world.delta(body),
         _ => return measured(protocol, body, world),
     };
     if let Ok(decoded) = decoded {
@@ -248,8 +285,8 @@ fuzz_target!(
     |data: &[u8]| {
         let Some((choice, body)) = data.split_first() else { return };
         WORLDS.with_borrow_mut(|worlds| {
-            let world = &mut worlds[usize::from(choice / 13 % 3)];
-            decode(choice % 13, body, world);
+            let world = &mut worlds[usize::from(choice / 14 % 3)];
+            decode(choice % 14, body, world);
             world.pass();
         });
     }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::access::Scope;
 use crate::exporters::otlp::Push;
+use crate::fleet::Fleet;
 use crate::measurement::Naming;
 use crate::model::{Learn, PolicyOf, Settings};
 use crate::secret::Secret;
@@ -156,6 +157,7 @@ struct File {
     segments: BTreeMap<String, Vec<String>>,
     privacy: BTreeMap<String, toml::Value>,
     privacy_key: Option<Secret>,
+    fleet: Option<Fleet>,
     models: BTreeMap<String, toml::Value>,
 }
 
@@ -211,6 +213,7 @@ impl Default for File {
             segments: BTreeMap::new(),
             privacy: BTreeMap::new(),
             privacy_key: None,
+            fleet: None,
             models: BTreeMap::new(),
         }
     }
@@ -257,6 +260,8 @@ pub struct Config {
     pub otlp: Option<Push>,
     /// What columns are hashed with.
     pub privacy_key: Option<Secret>,
+    /// The aggregator, if there is one.
+    pub fleet: Option<Fleet>,
     /// Models that the file states.
     pub models: BTreeMap<String, Settings>,
 }
@@ -380,6 +385,7 @@ impl Config {
             sinks: file.sinks,
             otlp: file.otlp,
             privacy_key: file.privacy_key,
+            fleet: file.fleet,
             models,
         })
     }
@@ -404,6 +410,7 @@ impl Config {
         if self.max_body < 1 << 10 || self.max_body > self.memory / 4 {
             return Err(Error::invalid(format!("`max_body` must be between 1kB and a quarter of `memory`, got {} bytes", self.max_body)));
         }
+        self.fleet.as_ref().map_or(Ok(()), Fleet::check)?;
         crate::sinks::check(&self.sinks).map_err(|why| Error::invalid(format!("`sinks`: {why}")))?;
         if !(1..=64).contains(&self.shards) {
             return Err(Error::invalid(format!("`shards` must be in [1, 64], got {}", self.shards)));

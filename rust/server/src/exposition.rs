@@ -28,6 +28,10 @@ struct Shown {
     open: Vec<(String, &'static str)>,
     opened: [u64; 2],
     calls: Option<(ExponentialHistogram, f64)>,
+    /// Name, seconds behind, last number.
+    sources: Vec<(String, f64, u64)>,
+    /// Parcels and bytes that wait for the aggregator.
+    outbox: Option<(u64, u64)>,
 }
 
 fn word(severity: Severity) -> &'static str {
@@ -63,6 +67,7 @@ fn shown(model: &Model, behind: bool) -> Shown {
             ("mistyped_fields", counts.mistyped_fields),
             ("failed", counts.failed),
             ("forgotten_streams", model.streams.forgotten),
+            ("outdated", model.outdated),
         ],
         halves: halves(model.halves()),
         learning: None,
@@ -72,6 +77,8 @@ fn shown(model: &Model, behind: bool) -> Shown {
         open: Vec::new(),
         opened: [0; 2],
         calls: None,
+        sources: sources(model),
+        outbox: model.outbox.as_ref().map(|outbox| (outbox.parcels().count() as u64, outbox.bytes() as u64)),
     };
     match &model.state {
         State::Learning(learning) => out.learning = Some(learning.seen),
@@ -90,6 +97,17 @@ fn shown(model: &Model, behind: bool) -> Shown {
             }
         }
     }
+    out
+}
+
+/// The sidecars that tell a model what they see, those first that are most behind: their number is not bounded.
+fn sources(model: &Model) -> Vec<(String, f64, u64)> {
+    let last: BTreeMap<&str, u64> = model.streams.iter().map(|(name, stream)| (name, stream.last().unwrap_or(0))).collect();
+    let behind = |until: i64| (model.now - until).max(0) as f64 / 1e9;
+    let mut out: Vec<_> =
+        model.sources.iter().map(|(name, source)| (name.to_owned(), behind(source.until), last.get(name).copied().unwrap_or(0))).collect();
+    out.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    out.truncate(MOST_COLUMNS);
     out
 }
 
@@ -119,7 +137,7 @@ pub async fn of(sidecar: &Sidecar, holder: &str) -> Exposition {
 
 /// The families of models, named as those of the adapter in a process.
 struct Families {
-    all: [Family; 14],
+    all: [Family; 18],
 }
 
 impl Families {
@@ -142,16 +160,48 @@ impl Families {
                 Family::new(Counter, "barograph_halves_total", "Requests and responses that came apart, by what became of them.", None)
                     .kept(),
                 Family::new(Gauge, "barograph_halves_waiting", "Requests and responses that wait for each other.", None),
+                Family::new(Gauge, "barograph_source_behind_seconds", "How far what a sidecar has told lies behind.", seconds),
+                Family::new(Gauge, "barograph_source_sequence", "The last number of a sidecar's stream.", None),
+                Family::new(Gauge, "barograph_outbox_parcels", "Parcels that wait for the aggregator.", None),
+                Family::new(Gauge, "barograph_outbox_bytes", "Bytes of them.", Some(Unit::Bytes)),
                 Family::new(Gauge, "barograph_replaying", "1 while a model's log is being replayed.", None),
             ],
         }
     }
 
     fn model(&mut self, model: &Shown) {
-        let [events, odd, calls, opened, open, drift, verdict, latency, metric, end, learning, halves, waiting, replaying] = &mut self.all;
+        let [
+            events,
+            odd,
+            calls,
+            opened,
+            open,
+            drift,
+            verdict,
+            latency,
+            metric,
+            end,
+            learning,
+            halves,
+            waiting,
+            behind,
+            sequence,
+            parcels,
+            bytes,
+            replaying,
+        ] = &mut self.all;
         let own = || [("model", model.name.clone())];
         events.push(own(), Value::Count(model.events));
         replaying.push(own(), Value::Count(u64::from(model.behind)));
+        for (source, seconds, last) in &model.sources {
+            let labels = || [("model", model.name.clone()), ("source", source.clone())];
+            behind.push(labels(), Value::Number(*seconds));
+            sequence.push(labels(), Value::Count(*last));
+        }
+        if let Some((count, size)) = model.outbox {
+            parcels.push(own(), Value::Count(count));
+            bytes.push(own(), Value::Count(size));
+        }
         for (what, count) in &model.odd {
             odd.push([("model", model.name.clone()), ("what", (*what).to_owned())], Value::Count(*count));
         }

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_array::{Array, ArrayRef, RecordBatch, UInt64Array};
+use arrow_array::{Array, ArrayRef, FixedSizeBinaryArray, RecordBatch, UInt64Array};
 use arrow_schema::{DataType, Field, Schema as ArrowSchema};
 use barograph_core::codec::{Reader, Writer};
+use barograph_core::hash::murmur3_x64_128;
 use barograph_core::{Error, Result};
+use barograph_engine::delta::{Delta, Layout};
 use barograph_engine::labels::{Overlay, Shelf};
 use barograph_engine::monitor::{Config, Roles};
 use barograph_engine::policy::Policy;
@@ -16,6 +18,7 @@ use barograph_engine::schema::{Role, Schema};
 use barograph_engine::{Monitor, Profile, Reference, ReferenceBuilder};
 use serde::{Deserialize, Serialize};
 
+use crate::outbox::{Outbox, Parcels, Sources};
 use crate::pairing::Pairing;
 use crate::pending::Pending;
 use crate::privacy::Privacy;
@@ -34,6 +37,8 @@ const MOST_KEYS: usize = 200_000;
 pub const MOST_LEARNED: u64 = 1_000_000;
 /// Memory of a monitor unless its owner says otherwise: the whole sidecar has 256 MB.
 const MEMORY: usize = 32 << 20;
+/// References and policies that are remembered after they were replaced.
+const MOST_FORMER: usize = 64;
 /// How long one side of an event waits for the other.
 const PATIENCE: i64 = 60 * 1_000_000_000;
 
@@ -193,6 +198,14 @@ pub struct Model {
     pub shelved_at: u64,
     /// What came of numbered streams.
     pub streams: Streams,
+    /// Present in a sidecar that has an aggregator: what it has for it.
+    pub outbox: Option<Outbox>,
+    /// Sidecars whose deltas were taken.
+    pub sources: Sources,
+    /// Events of deltas that were counted by a reference or policy that has been replaced since: they count, and nothing else.
+    pub outdated: u64,
+    /// What earlier deltas were counted by.
+    former: VecDeque<Layout>,
     pairing: Pairing,
     keys: BTreeMap<u128, (i64, Once)>,
     order: VecDeque<(i64, u128)>,
@@ -209,6 +222,10 @@ impl Model {
             now: 0,
             shelved_at: 0,
             streams: Streams::default(),
+            outbox: None,
+            sources: Sources::default(),
+            outdated: 0,
+            former: VecDeque::new(),
             pairing: Pairing::default(),
             keys: BTreeMap::new(),
             order: VecDeque::new(),
@@ -233,6 +250,14 @@ impl Model {
         match &mut self.state {
             State::Watching(monitor) => monitor.join().overlay_len(),
             State::Learning(_) => 0,
+        }
+    }
+
+    /// Events and labels that are to be told to the aggregator.
+    pub fn gathered(&self) -> usize {
+        match &self.state {
+            State::Watching(monitor) => monitor.gathered(),
+            State::Learning(learning) => learning.kept as usize,
         }
     }
 
@@ -317,6 +342,11 @@ impl Model {
             for numbered in &record.numbers {
                 self.streams.insert(numbered, now);
             }
+            if let (Happening::Delta(bytes, read), [from, ..]) = (&record.happening, record.numbers.as_slice())
+                && let Ok((until, events)) = read.as_ref().map_or_else(|| Delta::head(bytes), |delta| Ok((delta.until, delta.events)))
+            {
+                self.sources.heard(from, until, events, now);
+            }
         } else {
             self.counts.failed += 1;
         }
@@ -351,14 +381,37 @@ impl Model {
             }
             Happening::Reference(snapshot) => {
                 let reference = Arc::new(Reference::from_bytes(snapshot)?);
+                self.cut(now)?;
                 self.watch(reference, now)
+            }
+            Happening::Enlist(stream) => self.enlist(stream.as_deref()),
+            Happening::Cut => {
+                self.expire(now)?;
+                self.cut(now)
+            }
+            Happening::Sent(number) => {
+                self.outbox.iter_mut().for_each(|outbox| outbox.sent(*number));
+                Ok(())
+            }
+            Happening::Delta(_, Some(delta)) => self.delta(delta),
+            Happening::Delta(bytes, None) => {
+                if let Some(delta) = self.read_delta(bytes)? {
+                    return self.delta(&delta);
+                }
+                let (_, events) = Delta::head(bytes)?;
+                self.outdated += events;
+                self.counts.events += events;
+                Ok(())
             }
             Happening::Settings(json) => {
                 let settings = Settings::from_json(json)?;
+                self.cut(now)?;
+                let before = self.monitor().map(Monitor::layout);
                 if let State::Watching(monitor) = &mut self.state {
                     monitor.restate(settings.policy.0.clone())?;
                 }
                 self.settings = settings;
+                self.replaced(before);
                 Ok(())
             }
             Happening::Deploy(version, time, until) => {
@@ -376,15 +429,119 @@ impl Model {
                 Ok(())
             }
             Happening::Tick => {
-                let unanswered = self.pairing.expire(now.saturating_sub(PATIENCE)).map_err(|problem| Error::invalid(problem.detail))?;
-                if let Some(batch) = unanswered {
-                    self.events(&batch, now, 0)?;
-                }
-                self.forget(now);
+                self.expire(now)?;
                 match &mut self.state {
-                    State::Watching(monitor) => monitor.tick(now),
+                    // Windows are closed by the aggregator.
+                    _ if self.outbox.is_some() => Ok(()),
+                    State::Watching(monitor) => monitor.tick(self.sources.horizon(now)),
                     State::Learning(_) => self.learned(now),
                 }
+            }
+        }
+    }
+
+    /// What has waited too long goes.
+    fn expire(&mut self, now: i64) -> Result<()> {
+        let unanswered = self.pairing.expire(now.saturating_sub(PATIENCE)).map_err(|problem| Error::invalid(problem.detail))?;
+        if let Some(batch) = unanswered {
+            self.events(&batch, now, 0)?;
+        }
+        self.forget(now);
+        Ok(())
+    }
+
+    /// Begins to tell an aggregator, or is alone again.
+    fn enlist(&mut self, stream: Option<&str>) -> Result<()> {
+        match (stream, &mut self.outbox) {
+            (Some(stream), None) => {
+                self.outbox = Some(Outbox::new(stream));
+                if let State::Watching(monitor) = &mut self.state {
+                    monitor.gather();
+                }
+            }
+            (None, Some(outbox)) if outbox.is_empty() => {
+                self.outbox = None;
+                if let State::Watching(monitor) = &mut self.state {
+                    monitor.join_alone()?;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// What was seen since the last time goes into the outbox, if there is one.
+    fn cut(&mut self, now: i64) -> Result<()> {
+        let Some(outbox) = &mut self.outbox else { return Ok(()) };
+        match &mut self.state {
+            State::Watching(monitor) => {
+                let mut deltas = monitor.cut(now)?;
+                if let Some(last) = deltas.last_mut() {
+                    let counts = [self.counts.requests, self.counts.sampled_out];
+                    let [requests, sampled_out] = [0, 1].map(|at| counts[at] - outbox.told[at].min(counts[at]));
+                    (last.requests, last.sampled_out) = (requests, sampled_out);
+                    outbox.told = counts;
+                }
+                // One that holds nothing says that there is nothing: of that, one is enough.
+                let waiting = !outbox.is_empty();
+                for delta in deltas.iter().filter(|delta| !(waiting && delta.is_empty())) {
+                    outbox.push(Parcels::Delta, delta.events, delta.to_bytes());
+                }
+            }
+            State::Learning(learning) => {
+                if learning.kept > 0 {
+                    outbox.push(Parcels::Events, learning.kept, stream(Vec::new(), &learning.whole()?)?);
+                    *learning = Learning::default();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What a delta says; nothing of one that was counted by what has been replaced here.
+    ///
+    /// # Errors
+    /// `Incompatible` if this model cannot add it, `Decode` for bytes that are none.
+    pub fn read_delta(&self, bytes: &[u8]) -> Result<Option<Delta>> {
+        let layout = Delta::layout_of(bytes)?;
+        let State::Watching(monitor) = &self.state else {
+            return Err(Error::incompatible("the model has no reference yet: it is learning one").hint("send it events"));
+        };
+        let own = monitor.layout();
+        if layout == own {
+            return Delta::from_bytes(bytes, monitor).map(Some);
+        }
+        if self.former.contains(&layout) {
+            return Ok(None);
+        }
+        let ids = [&layout.reference, &own.reference].map(|id| id.get(..8).unwrap_or(id).to_owned());
+        let words = if ids[0] == ids[1] {
+            "the delta was counted by another policy: its window, task, classes or objectives differ".to_owned()
+        } else {
+            format!("the delta was counted by reference {}, expected {}", ids[0], ids[1])
+        };
+        Err(Error::incompatible(words).hint("GET the reference and the policy, and count by these"))
+    }
+
+    fn delta(&mut self, delta: &Delta) -> Result<()> {
+        let State::Watching(monitor) = &mut self.state else {
+            return Err(Error::incompatible("the model has no reference yet: it is learning one"));
+        };
+        monitor.add_delta(delta)?;
+        self.counts.events += delta.events;
+        self.counts.labels += delta.labelled();
+        self.counts.requests += delta.requests;
+        self.counts.sampled_out += delta.sampled_out;
+        Ok(())
+    }
+
+    /// Deltas that were counted as before a change are known from now on.
+    fn replaced(&mut self, before: Option<Layout>) {
+        if let Some(before) = before.filter(|before| self.monitor().is_some_and(|monitor| monitor.layout() != *before)) {
+            self.former.retain(|known| *known != before);
+            self.former.push_back(before);
+            if self.former.len() > MOST_FORMER {
+                self.former.pop_front();
             }
         }
     }
@@ -415,10 +572,17 @@ impl Model {
     fn events(&mut self, batch: &RecordBatch, now: i64, halvings: u32) -> Result<()> {
         match &mut self.state {
             State::Watching(monitor) => {
-                observe(monitor, batch, now, self.counts.events, halvings)?;
+                let own = self.outbox.as_ref().map_or(0, |outbox| murmur3_x64_128(outbox.stream.as_bytes(), 0).0);
+                observe(monitor, batch, now, (own, self.counts.events), halvings)?;
                 let events = (batch.num_rows() as u64) << halvings;
                 self.counts.events += events;
                 self.counts.sampled_out += events - batch.num_rows() as u64;
+                Ok(())
+            }
+            State::Learning(learning) if self.outbox.is_some() => {
+                // The aggregator learns: all of them are for it.
+                self.counts.unknown_fields += learning.add(batch, now, u64::MAX / 4, usize::MAX)?;
+                self.counts.events += batch.num_rows() as u64;
                 Ok(())
             }
             State::Learning(learning) => {
@@ -448,6 +612,8 @@ impl Model {
         if let State::Watching(monitor) = &mut self.state {
             let time = has(batch, Mark::Time).then_some(Mark::Time.name());
             monitor.label(batch, Mark::Id.name(), Mark::Label.name(), time, now)?;
+        } else if let Some(outbox) = &mut self.outbox {
+            outbox.push(Parcels::Labels, batch.num_rows() as u64, stream(Vec::new(), batch)?);
         }
         self.counts.labels += batch.num_rows() as u64;
         Ok(())
@@ -456,10 +622,17 @@ impl Model {
     /// Begins to watch, or goes on with another reference.
     fn watch(&mut self, reference: Arc<Reference>, now: i64) -> Result<()> {
         if let State::Watching(monitor) = &mut self.state {
-            return monitor.replace_reference(reference, now);
+            let before = monitor.layout();
+            monitor.replace_reference(reference, now)?;
+            self.replaced(Some(before));
+            return Ok(());
         }
         let config = Config { name: self.name.clone(), policy: self.settings.policy.0.clone(), privacy: self.settings.described() };
-        self.state = State::Watching(Box::new(Monitor::new(config, reference)?));
+        let mut monitor = Monitor::new(config, reference)?;
+        if self.outbox.is_some() {
+            monitor.gather();
+        }
+        self.state = State::Watching(Box::new(monitor));
         Ok(())
     }
 
@@ -525,6 +698,15 @@ impl Model {
             }
         }
         self.streams.encode(&mut writer);
+        writer.bool(self.outbox.is_some());
+        self.outbox.iter().for_each(|outbox| outbox.encode(&mut writer));
+        self.sources.encode(&mut writer);
+        writer.u64(self.outdated);
+        writer.len(self.former.len());
+        for Layout { reference, shape } in &self.former {
+            writer.str(reference);
+            writer.u64(*shape);
+        }
         Ok(writer.into_payload())
     }
 
@@ -566,6 +748,15 @@ impl Model {
         if !rest.is_empty() {
             out.streams = Streams::decode(&mut rest)?;
         }
+        // And states from before there were fleets here.
+        if !rest.is_empty() {
+            out.outbox = rest.bool()?.then(|| Outbox::decode(&mut rest)).transpose()?;
+            out.sources = Sources::decode(&mut rest)?;
+            out.outdated = rest.count()?;
+            for _ in 0..rest.len(2)?.min(MOST_FORMER) {
+                out.former.push_back(Layout { reference: rest.str()?.to_owned(), shape: rest.u64()? });
+            }
+        }
         rest.finish()?;
         Ok(out)
     }
@@ -596,7 +787,7 @@ fn named(batch: &RecordBatch, schema: &Schema) -> Result<RecordBatch> {
     Ok(out)
 }
 
-fn observe(monitor: &mut Monitor, batch: &RecordBatch, now: i64, before: u64, halvings: u32) -> Result<()> {
+fn observe(monitor: &mut Monitor, batch: &RecordBatch, now: i64, (own, before): (u64, u64), halvings: u32) -> Result<()> {
     let task = monitor.task();
     let name = |mark: Mark| has(batch, mark).then(|| mark.name().to_owned());
     let chances: Vec<String> = (0..monitor.policy().classes.len()).map(chance_name).collect();
@@ -611,7 +802,10 @@ fn observe(monitor: &mut Monitor, batch: &RecordBatch, now: i64, before: u64, ha
     let mut frame = named(batch, &monitor.reference().schema())?;
     if labelled && !has(batch, Mark::Id) {
         // A label that comes with its event needs no name for it but one of our own.
-        let ids = UInt64Array::from_iter_values((0..batch.num_rows() as u64).map(|row| u64::MAX - (before + row)));
+        // Where others join, it must not be one of another sidecar either.
+        let id = |row: u64| (u128::from(own) << 64 | u128::from(u64::MAX - (before + row))).to_be_bytes();
+        let ids: Vec<u8> = (0..batch.num_rows() as u64).flat_map(id).collect();
+        let ids = FixedSizeBinaryArray::try_new(16, ids.into(), None).map_err(|error| Error::invalid(error.to_string()))?;
         frame = replaced(&frame, Mark::Id.name(), Arc::new(ids))?;
     }
     let roles = Roles {

@@ -230,6 +230,7 @@ impl Models {
     /// As for [`save`](Self::save).
     pub async fn rewrite(&self, entry: &Arc<Entry>) -> Outcome<()> {
         self.save(entry).await?;
+        // On a sidecar with an aggregator this closes nothing, and moves nothing.
         self.happen(entry, Happening::Tick).await?;
         self.save(entry).await
     }
@@ -304,7 +305,7 @@ mod tests {
     }
 
     fn started(folder: &Path, files: Files, acknowledge: Acknowledge) -> Models {
-        let setup = Setup { files, acknowledge, outlet: Arc::new(Nobody), pulse: Arc::default(), key: None };
+        let setup = Setup { files, acknowledge, outlet: Arc::new(Nobody), pulse: Arc::default(), key: None, fleet: None };
         Models::start(folder.to_owned(), 1, 1 << 20, 10, &setup).unwrap()
     }
 

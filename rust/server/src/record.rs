@@ -2,13 +2,16 @@
 
 use std::io::Cursor;
 use std::panic::catch_unwind;
+use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use arrow_ipc::reader::StreamReader;
 use arrow_ipc::writer::StreamWriter;
 use barograph_core::codec::{Reader, Writer};
 use barograph_core::{Error, Result};
+use barograph_engine::delta::Delta;
 use barograph_engine::monitor::MOST_HALVINGS;
+use bytes::Bytes;
 
 use crate::ingest::arrow::framed;
 use crate::ingest::cloudevents::Side;
@@ -67,6 +70,14 @@ pub enum Happening {
     Tick,
     /// What is held for an id is forgotten.
     Erase(u128),
+    /// From now on the model tells an aggregator under this name; or, without one, it is alone again.
+    Enlist(Option<String>),
+    /// What was seen since the last time goes into the outbox.
+    Cut,
+    /// The aggregator has a parcel of the outbox.
+    Sent(u64),
+    /// What another sidecar has seen, and what its bytes say once they are read.
+    Delta(Bytes, Option<Arc<Delta>>),
 }
 
 /// Before the kind of a happening: places in streams follow, then the kind.
@@ -169,6 +180,19 @@ impl Record {
                 writer.i64(*until);
             }
             Happening::Tick => writer.u8(10),
+            Happening::Enlist(stream) => {
+                writer.u8(14);
+                writer.str(stream.as_deref().unwrap_or_default());
+            }
+            Happening::Cut => writer.u8(15),
+            Happening::Sent(number) => {
+                writer.u8(16);
+                writer.u64(*number);
+            }
+            Happening::Delta(bytes, _) => {
+                writer.u8(17);
+                writer.bytes(bytes);
+            }
             Happening::Erase(key) => {
                 writer.u8(11);
                 writer.u64((key >> 64) as u64);
@@ -213,6 +237,10 @@ impl Record {
                 halvings @ 0..=MOST_HALVINGS => Happening::Sample(halvings, table(&mut reader)?),
                 other => return Err(Error::decode(format!("a record says that events were halved {other} times"))),
             },
+            14 => Happening::Enlist(Some(reader.str()?.to_owned()).filter(|stream| !stream.is_empty())),
+            15 => Happening::Cut,
+            16 => Happening::Sent(reader.u64()?),
+            17 => Happening::Delta(Bytes::copy_from_slice(reader.bytes()?), None),
             11 => Happening::Erase(u128::from(reader.u64()?) << 64 | u128::from(reader.u64()?)),
             other => return Err(Error::decode(format!("a record of kind {other} is not known here")).hint("a newer version wrote it")),
         };

@@ -35,7 +35,7 @@ use crate::note;
 use crate::record::Happening;
 use crate::shard::Setup;
 use crate::sidecar::{Sidecar, Told};
-use crate::{datagrams, deliver, idle, push, strays};
+use crate::{datagrams, deliver, fleet, idle, push, strays};
 
 /// A request's head has to come within this time.
 const HEAD: Duration = Duration::from_secs(5);
@@ -83,6 +83,8 @@ async fn serve(config: Config, overrides: &Overrides) -> Result<()> {
     let (control, warnings) = Control::open(&data.join("control.sqlite")).map_err(|problem| Error::invalid(problem.detail))?;
     warnings.iter().for_each(|warning| note::warn(warning));
     let control = Arc::new(control);
+    let identity = fleet::kept(&data.join("identity"), || fleet::random(16))?;
+    let link = config.fleet.as_ref().map(|stated| fleet::Link::new(stated, config.memory, &data)).transpose()?.map(Arc::new);
     let (stream, _) = broadcast::channel(1024);
     let (sender, changes) = std::sync::mpsc::channel();
     let setup = Setup {
@@ -91,6 +93,7 @@ async fn serve(config: Config, overrides: &Overrides) -> Result<()> {
         outlet: Arc::new(Told { sender, stream: stream.clone(), control: Arc::clone(&control) }),
         pulse: Arc::default(),
         key: config.privacy_key.clone(),
+        fleet: link.as_ref().map(|link| Arc::clone(&link.membership)),
     };
     let models = Models::start(data.join("models"), config.shards, config.memory / ON_ITS_WAY, config.max_models, &setup)
         .map_err(|error| failed("threads could not be started", &error))?;
@@ -103,6 +106,8 @@ async fn serve(config: Config, overrides: &Overrides) -> Result<()> {
         opened: AtomicBool::new(false),
         stopping: AtomicBool::new(false),
         stream,
+        identity,
+        fleet: link,
         started: Instant::now(),
         otlp: std::sync::Mutex::new(Otlp::new(config.naming.clone())),
         deliveries: std::sync::OnceLock::new(),
@@ -117,6 +122,7 @@ async fn serve(config: Config, overrides: &Overrides) -> Result<()> {
     sidecar.opened.store(true, Ordering::Relaxed);
     datagrams::start(&sidecar, &stopped)?;
     push::start(&sidecar);
+    fleet::start(&sidecar);
     signals(&sidecar, overrides, &admin).await?;
     note::info("shutting down");
     sidecar.stopping.store(true, Ordering::Relaxed);
@@ -128,6 +134,7 @@ async fn serve(config: Config, overrides: &Overrides) -> Result<()> {
     while sidecar.counters.connections.load(Ordering::Relaxed) > 0 && began.elapsed() < FAREWELL {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    fleet::farewell(&sidecar, FAREWELL).await;
     listening.into_iter().for_each(|path| drop(fs::remove_file(path)));
     tokio::task::block_in_place(|| {
         sidecar.models.stop();

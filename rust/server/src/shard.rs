@@ -12,12 +12,15 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use arrow_array::RecordBatch;
 use barograph_engine::alert::Alert;
+use barograph_engine::delta::Delta;
 use barograph_engine::labels::Overlay;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::files::{Files, listed};
+use crate::fleet::Membership;
 use crate::model::{Model, Settings, State, joined};
+use crate::outbox::Outbox;
 use crate::pending::Pending;
 use crate::problem::{Outcome, Problem};
 use crate::record::{Happening, Oddities, Once, Record};
@@ -40,6 +43,8 @@ const MOST_TOGETHER: usize = 1024;
 const IN_MEMORY: usize = 50_000;
 /// What has to be written to the disk before more is taken.
 const MOST_OVERLAID: usize = 200_000;
+/// Deltas may be so far ahead of the clock, as events may.
+const MOST_AHEAD: i64 = 24 * 3600 * 1_000_000_000;
 /// A tick that falls so far behind the clock was the clock's: it is told.
 const JUMP: i64 = 60 * 1_000_000_000;
 /// A model whose files could not be used is tried again after this time, after twice of it, and so on.
@@ -187,10 +192,11 @@ impl Entry {
         }
     }
 
-    /// Whether anything is wrong that keeps it from its work. What is over, such as records that are lost, is only told.
+    /// Whether anything is wrong that keeps it from its work. What is over, such as records that are lost, is only told; so is an aggregator
+    /// that takes nothing: what it is to have waits here.
     pub fn hampered(&self) -> bool {
         let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        trouble.keys().any(|about| !matches!(*about, "damage" | "clock" | "control"))
+        trouble.keys().any(|about| !matches!(*about, "damage" | "clock" | "control" | "fleet"))
     }
 
     /// What is wrong with it, in words.
@@ -225,6 +231,8 @@ pub struct Setup {
     pub pulse: Arc<AtomicU64>,
     /// What columns are hashed with where privacy rules say so.
     pub key: Option<Secret>,
+    /// Present if there is an aggregator: how models tell it.
+    pub fleet: Option<Arc<Membership>>,
 }
 
 /// What batches are told apart by when the whole log will have been replayed.
@@ -272,6 +280,7 @@ struct Kept {
     shut: Option<String>,
     /// A record has left the model in a state that nobody knows.
     broken: bool,
+    fleet: Option<Arc<Membership>>,
 }
 
 /// A model whose files could not be used, to be tried again.
@@ -513,7 +522,7 @@ impl Run {
     /// Until the next model has to tick.
     fn pause(&self) -> Duration {
         let now = Instant::now();
-        let next = self.kept.values().map(|kept| (kept.ticked + tick_every(&kept.model)).saturating_duration_since(now)).min();
+        let next = self.kept.values().map(|kept| (kept.ticked + kept.tick_every()).saturating_duration_since(now)).min();
         next.unwrap_or(Duration::from_secs(1)).clamp(Duration::from_millis(1), Duration::from_secs(1))
     }
 
@@ -559,7 +568,7 @@ impl Run {
         }
     }
 
-    fn arrive(&mut self, entry: Arc<Entry>, arrival: Arrival, groups: &mut Vec<Group>) {
+    fn arrive(&mut self, entry: Arc<Entry>, mut arrival: Arrival, groups: &mut Vec<Group>) {
         if !self.kept.contains_key(&entry.name) {
             let _ = arrival.reply.send(Err(Problem::unavailable("the model's store is not open").hint("see /readyz")));
             return;
@@ -576,6 +585,16 @@ impl Run {
                     Ok(ack) => self.acknowledge(&entry.name, arrival.reply, ack),
                     Err(problem) => drop(arrival.reply.send(Err(problem))),
                 }
+                return;
+            }
+        }
+        if matches!(arrival.happening, Happening::Delta(..)) {
+            // It may be what is before it that makes it fit, or not.
+            self.flush(groups);
+            let now = self.moment();
+            let read = self.kept.get(&entry.name).map_or(Ok(()), |kept| kept.read_delta(&mut arrival, now));
+            if let Err(problem) = read {
+                let _ = arrival.reply.send(Err(problem));
                 return;
             }
         }
@@ -705,7 +724,7 @@ impl Run {
         let due: Vec<String> = self
             .kept
             .iter()
-            .filter(|(_, kept)| kept.cursor.is_none() && kept.ticked.elapsed() >= tick_every(&kept.model))
+            .filter(|(_, kept)| kept.cursor.is_none() && (kept.ticked.elapsed() >= kept.tick_every() || kept.is_full()))
             .map(|(name, _)| name.clone())
             .collect();
         for name in due {
@@ -713,7 +732,7 @@ impl Run {
             kept.ticked = Instant::now();
             let before = kept.model.monitor().and_then(barograph_engine::Monitor::last_window);
             // What cannot be written must not happen either: it will at the next tick.
-            let _ = kept.take(&Record::new(now, Happening::Tick));
+            let _ = kept.take(&Record::new(now, kept.beat()));
             let closed = kept.model.monitor().and_then(barograph_engine::Monitor::last_window) != before;
             let entry = Arc::clone(&kept.entry);
             self.tell(&name);
@@ -965,6 +984,7 @@ impl Kept {
             clear: false,
             shut,
             broken: false,
+            fleet: setup.fleet.clone(),
         })
     }
 
@@ -1020,6 +1040,60 @@ impl Kept {
         Ok(())
     }
 
+    /// Until a model has to do something by itself.
+    fn tick_every(&self) -> Duration {
+        match &self.fleet {
+            Some(fleet) => fleet.interval,
+            None => tick_every(&self.model),
+        }
+    }
+
+    /// What happens by itself: windows close; or what was seen goes into the outbox, unless that is full: then more is seen first.
+    fn beat(&self) -> Happening {
+        let full = |outbox: &Outbox| self.fleet.as_ref().is_some_and(|fleet| outbox.bytes() > fleet.outbox);
+        match &self.model.outbox {
+            Some(outbox) if !full(outbox) => Happening::Cut,
+            _ => Happening::Tick,
+        }
+    }
+
+    /// Whether so much was seen that it should be told at once.
+    fn is_full(&self) -> bool {
+        self.model.outbox.is_some() && self.model.gathered() > IN_MEMORY && matches!(self.beat(), Happening::Cut)
+    }
+
+    /// What a delta says, before it is written down: what cannot be added must not be.
+    fn read_delta(&self, arrival: &mut Arrival, now: i64) -> Outcome<()> {
+        let Happening::Delta(bytes, read) = &mut arrival.happening else { return Ok(()) };
+        if self.cursor.is_some() {
+            return Err(Problem::unavailable("the model's log is being replayed").hint("try again"));
+        }
+        let delta = self.model.read_delta(bytes)?;
+        if delta.as_ref().and_then(Delta::latest).is_some_and(|latest| latest > now.saturating_add(MOST_AHEAD)) {
+            return Err(Problem::bad("the delta holds a time that lies more than a day ahead").hint("is a clock wrong?"));
+        }
+        arrival.rows = Delta::head(bytes)?.1;
+        *read = delta.map(Arc::new);
+        Ok(())
+    }
+
+    /// A model of a sidecar with an aggregator tells it from its first record on; one without is alone.
+    fn enlisted(&mut self, now: i64) -> Outcome<()> {
+        match (&self.fleet, &self.model.outbox) {
+            (Some(fleet), None) => {
+                let stream = fleet.stream(now);
+                self.write(&Record::new(now, Happening::Enlist(Some(stream))))
+            }
+            (None, Some(outbox)) if outbox.is_empty() => self.write(&Record::new(now, Happening::Enlist(None))),
+            (None, Some(outbox)) => {
+                let text = format!("{} parcels wait for an aggregator, and [fleet] names none", outbox.parcels().count());
+                self.entry.trouble("fleet", Some(text));
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// What is answered to a batch that came before.
     fn known(&self, ticket: &Ticket, arrival: &Arrival) -> Option<Outcome<Ack>> {
         match ticket {
@@ -1046,12 +1120,23 @@ impl Kept {
             let why = self.shut.as_deref().unwrap_or("a record could not be applied");
             return Err(Problem::unavailable(format!("the model's store cannot be written to: {why}")).hint("see /readyz"));
         }
+        let grows = matches!(record.happening, Happening::Events(_) | Happening::Sample(..) | Happening::Labels(_) | Happening::Half(..));
         if self.pending.is_some()
             && self.model.waiting() > MOST_OVERLAID
             && matches!(record.happening, Happening::Events(_) | Happening::Half(..))
         {
             return Err(Problem::busy("more events wait for their label than have been written to the disk").hint("try again"));
         }
+        if grows && self.model.outbox.is_some() && self.model.gathered() > MOST_OVERLAID {
+            return Err(Problem::busy("more waits for the aggregator than there is room for").hint("see /readyz"));
+        }
+        if self.cursor.is_none() {
+            self.enlisted(record.now)?;
+        }
+        self.write(record)
+    }
+
+    fn write(&mut self, record: &Record) -> Outcome<()> {
         if self.log.bytes() > MOST_LOG {
             return Err(Problem::unavailable("the log is full and no state can be written").hint("see /readyz"));
         }

@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::control::Control;
 use crate::counters::Counters;
 use crate::exposition;
+use crate::fleet::Link;
 use crate::ingest::otlp::{self, Otlp};
 use crate::model::Settings;
 use crate::models::Models;
@@ -42,6 +43,10 @@ pub struct Sidecar {
     pub stopping: AtomicBool,
     /// What happens, for whoever listens: a model and a server-sent event.
     pub stream: broadcast::Sender<(String, String)>,
+    /// Tells it from all other sidecars.
+    pub identity: String,
+    /// The way to its aggregator, if there is one.
+    pub fleet: Option<Arc<Link>>,
     /// When it began.
     pub started: Instant,
     /// Streams of cumulative measurements.

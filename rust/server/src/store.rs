@@ -83,6 +83,7 @@ impl Store {
         let lock = locked(&folder)?;
         let (control, warnings) = Control::open(&folder.join("control.sqlite"))?;
         let setup = Setup {
+            fleet: None,
             files: Files::default(),
             acknowledge: Acknowledge::Disk,
             outlet: Arc::new(Nobody),

@@ -150,7 +150,7 @@ impl Stream {
 /// The streams of a model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Streams {
-    streams: BTreeMap<Arc<str>, Stream>,
+    known: BTreeMap<Arc<str>, Stream>,
     turn: u64,
     /// Streams that were forgotten because there were too many.
     pub forgotten: u64,
@@ -159,18 +159,18 @@ pub struct Streams {
 impl Streams {
     /// Whether the number came before, or lies below what is remembered.
     pub fn contains(&self, numbered: &Numbered) -> bool {
-        self.streams.get(&numbered.stream).is_some_and(|stream| stream.contains(numbered.number))
+        self.known.get(&numbered.stream).is_some_and(|stream| stream.contains(numbered.number))
     }
 
     /// The number is taken.
     pub fn insert(&mut self, numbered: &Numbered, now: i64) {
-        if !self.streams.contains_key(&numbered.stream) && self.streams.len() >= MOST_STREAMS {
-            let oldest = self.streams.iter().min_by_key(|(_, stream)| stream.turn).map(|(name, _)| Arc::clone(name));
-            oldest.map(|name| self.streams.remove(&name));
+        if !self.known.contains_key(&numbered.stream) && self.known.len() >= MOST_STREAMS {
+            let oldest = self.known.iter().min_by_key(|(_, stream)| stream.turn).map(|(name, _)| Arc::clone(name));
+            oldest.map(|name| self.known.remove(&name));
             self.forgotten += 1;
         }
         self.turn += 1;
-        let stream = self.streams.entry(Arc::clone(&numbered.stream)).or_default();
+        let stream = self.known.entry(Arc::clone(&numbered.stream)).or_default();
         stream.insert(numbered.number);
         stream.taken = stream.taken.saturating_add(1);
         (stream.seen, stream.turn) = (now, self.turn);
@@ -178,12 +178,12 @@ impl Streams {
 
     /// All of them, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Stream)> {
-        self.streams.iter().map(|(name, stream)| (name.as_ref(), stream))
+        self.known.iter().map(|(name, stream)| (name.as_ref(), stream))
     }
 
     /// Appends them to a state, the least recently used first.
     pub fn encode(&self, writer: &mut Writer) {
-        let mut order: Vec<_> = self.streams.iter().collect();
+        let mut order: Vec<_> = self.known.iter().collect();
         order.sort_unstable_by_key(|(_, stream)| stream.turn);
         writer.u64(self.forgotten);
         writer.len(order.len());
@@ -220,7 +220,7 @@ impl Streams {
             }
             out.turn += 1;
             stream.turn = out.turn;
-            if stream.ranges.len() > MOST_RANGES || out.streams.len() >= MOST_STREAMS || out.streams.insert(name, stream).is_some() {
+            if stream.ranges.len() > MOST_RANGES || out.known.len() >= MOST_STREAMS || out.known.insert(name, stream).is_some() {
                 return Err(Error::decode("there are more streams, or numbers of one, than are kept"));
             }
         }
@@ -302,7 +302,7 @@ mod tests {
             streams.insert(&at("s", number), 0);
         }
         assert!(streams.contains(&at("s", 3)) && streams.contains(&at("s", 1000)) && !streams.contains(&at("s", 1001)));
-        assert_eq!(again(&streams).streams.values().next().unwrap().ranges.len(), MOST_RANGES);
+        assert_eq!(again(&streams).known.values().next().unwrap().ranges.len(), MOST_RANGES);
     }
 
     #[test]
@@ -315,7 +315,7 @@ mod tests {
         streams.insert(&at("one more", 1), 0);
         streams = again(&streams);
         streams.insert(&at("and another", 1), 0);
-        assert_eq!((streams.streams.len(), streams.forgotten), (MOST_STREAMS, 2));
+        assert_eq!((streams.known.len(), streams.forgotten), (MOST_STREAMS, 2));
         assert!(streams.contains(&at("0", 1)) && !streams.contains(&at("1", 1)) && !streams.contains(&at("2", 1)));
     }
 

@@ -66,7 +66,7 @@ impl Drop for Running {
 }
 
 fn lines(count: usize) -> String {
-    (0..count).map(|at| format!("{{\"x\": {}, \"c\": \"{}\"}}\n", at % 17, at % 3)).collect()
+    (0..count).map(|at| format!("{{\"x\": {}, \"c\": \"{}\"}}\n", at % 17, at % 3)).collect::<Vec<_>>().concat()
 }
 
 #[test]

@@ -75,6 +75,7 @@ impl Monitor {
         self.versions = before.versions;
         (self.late, self.too_late, self.untimed) = (before.late, before.too_late, before.untimed);
         (self.muted, self.seen) = (before.muted, before.seen);
+        self.gathered = before.gathered;
     }
 
     /// Adds a profile of events that were summarised elsewhere with this monitor's reference, at their time. Its columns and rows count
@@ -130,6 +131,10 @@ impl Monitor {
     /// Forgets what is held for an id; what was counted of it stays, as nobody can tell it from the rest.
     pub fn erase(&mut self, key: u128) {
         self.join.erase(key);
+        if let Some(gathered) = &mut self.gathered {
+            gathered.predictions.retain(|(id, _)| *id != key);
+            gathered.labels.retain(|(id, _)| *id != key);
+        }
     }
 
     /// Windows that hold events and are not closed, the first hundred.

@@ -3,6 +3,7 @@
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
+use arrow_array::RecordBatch;
 use barograph_core::hash::murmur3_x64_128;
 use barograph_engine::policy::Length;
 use bytes::Bytes;
@@ -123,7 +124,11 @@ fn decode(format: Format, headers: &HeaderMap, body: &Bytes, shape: &Arc<Shape>,
 
 /// Refuses what cannot be kept.
 fn check(part: &Part, labels: bool) -> Outcome<()> {
-    let batch = &part.decoded.batch;
+    check_batch(&part.decoded.batch, labels)
+}
+
+/// Refuses events or labels that cannot be kept.
+pub(super) fn check_batch(batch: &RecordBatch, labels: bool) -> Outcome<()> {
     if labels {
         for mark in [Mark::Id, Mark::Label] {
             if batch.num_rows() > 0 && batch.column_by_name(mark.name()).is_none() {

@@ -2,6 +2,7 @@
 
 mod columns;
 mod events;
+mod fleet;
 mod models;
 mod overview;
 mod quality;
@@ -42,6 +43,7 @@ enum About {
     Events,
     Labels,
     Profiles,
+    Deltas,
     Deploys,
     Drift,
     History,
@@ -141,6 +143,7 @@ fn find<'a>(parts: &[&'a str]) -> Option<(About, &'a str, &'a str)> {
                 "events" => About::Events,
                 "labels" => About::Labels,
                 "profiles" => About::Profiles,
+                "deltas" => About::Deltas,
                 "deploys" => About::Deploys,
                 "drift" => About::Drift,
                 "history" => About::History,
@@ -177,7 +180,7 @@ fn methods(about: About) -> &'static [(Method, Option<Scope>)] {
         A::Audit => &[(Method::GET, Some(Scope::Admin))],
         A::Model => &[GET, PUT, (Method::DELETE, Some(Scope::Admin))],
         A::Reference | A::Policy => &[GET, PUT],
-        A::Events | A::Labels | A::Profiles | A::Deploys | A::OtlpMetrics => &[INGEST],
+        A::Events | A::Labels | A::Profiles | A::Deltas | A::Deploys | A::OtlpMetrics => &[INGEST],
         A::Acknowledge | A::Mute | A::Erase | A::Save => &[ADMIN],
     }
 }
@@ -282,7 +285,7 @@ async fn asked(sidecar: &Arc<Sidecar>, request: &mut Request<Incoming>, door: Do
             }
         }
     }
-    let asked = Asked {
+    let mut asked = Asked {
         sidecar: Arc::clone(sidecar),
         headers: request.headers().clone(),
         query: query(request.uri().query().unwrap_or_default())?,
@@ -292,6 +295,13 @@ async fn asked(sidecar: &Arc<Sidecar>, request: &mut Request<Incoming>, door: Do
     };
     asked.tag("if-none-match")?;
     let get = method == Method::GET;
+    if sidecar.fleet.is_some() && fleet::is_for_aggregator(about, get) {
+        let local = asked.parameter("local") == Some("true");
+        asked.query.retain(|(key, _)| key != "local");
+        if !local {
+            return fleet::asked_there(&asked, about, &path).await;
+        }
+    }
     match about {
         About::Page => {
             let path = if asked.object.is_empty() { String::new() } else { format!("assets/{}", asked.object) };
@@ -322,6 +332,7 @@ async fn asked(sidecar: &Arc<Sidecar>, request: &mut Request<Incoming>, door: Do
         About::Events => events::events(&asked, request, false).await,
         About::Labels => events::events(&asked, request, true).await,
         About::Profiles => events::profiles(&asked, request).await,
+        About::Deltas => fleet::deltas(&asked, request).await,
         About::Deploys => events::deploys(&asked, request).await,
         About::Drift => read::drift(&asked).await,
         About::History => read::history(&asked).await,
@@ -359,6 +370,7 @@ fn name(about: About) -> &'static str {
         A::Events => "events",
         A::Labels => "labels",
         A::Profiles => "profiles",
+        A::Deltas => "deltas",
         A::Deploys => "deploys",
         A::Drift => "drift",
         A::History => "history",

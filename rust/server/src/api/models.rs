@@ -59,7 +59,7 @@ struct Stated {
 }
 
 /// The model as a document.
-fn shown(name: &str, settings: &Settings, state: &Value) -> Value {
+fn shown(name: &str, settings: &Settings, state: &Value, fleet: &Value) -> Value {
     json!({
         "name": name,
         "task": settings.policy.0.task,
@@ -69,7 +69,29 @@ fn shown(name: &str, settings: &Settings, state: &Value) -> Value {
         "segments": settings.segments,
         "privacy": settings.privacy,
         "state": state,
+        "fleet": fleet,
     })
+}
+
+/// The sidecars that tell this model what they see, and what this one has for its aggregator.
+pub(super) fn fleet(model: &crate::model::Model) -> Value {
+    let streams: BTreeMap<&str, &crate::streams::Stream> = model.streams.iter().collect();
+    let sources = model.sources.iter().map(|(name, source)| {
+        let stream = streams.get(name);
+        json!({
+            "source": name,
+            "last_seen": source.seen,
+            "sequence": stream.and_then(|stream| stream.last()),
+            "missing": stream.map_or(0, |stream| stream.missing()),
+            "behind_seconds": (model.now - source.until).max(0) as f64 / 1e9,
+            "deltas": source.deltas,
+            "events": source.events,
+        })
+    });
+    let outbox = model.outbox.as_ref().map(|outbox| {
+        json!({"stream": &*outbox.stream, "sequence": outbox.last(), "waiting": outbox.parcels().count(), "bytes": outbox.bytes()})
+    });
+    json!({"sources": sources.collect::<Vec<_>>(), "outdated_events": model.outdated, "outbox": outbox})
 }
 
 /// Where a model is with its reference.
@@ -90,14 +112,16 @@ pub(super) fn state(model: &crate::model::Model) -> Value {
 pub(super) async fn get(asked: &Asked) -> Outcome<Answer> {
     asked.knows(&[])?;
     let entry = asked.sidecar.models.entry(&asked.model)?;
-    let (settings, state) = asked.sidecar.models.look(&entry, |model| (model.settings.clone(), state(model))).await?;
+    let look = asked.sidecar.models.look(&entry, |model| (model.settings.clone(), state(model), fleet(model)));
+    let (settings, state, fleet) = look.await?;
     let etag = asked.sidecar.etag(&asked.model)?;
-    Ok(Answer::json(200, &shown(&asked.model, &settings, &state))?.tagged(&etag, &asked.headers))
+    Ok(Answer::json(200, &shown(&asked.model, &settings, &state, &fleet))?.tagged(&etag, &asked.headers))
 }
 
 /// `PUT /v1/models/{model}`.
 pub(super) async fn put(asked: &Asked, request: &mut Request<Incoming>) -> Outcome<Answer> {
     asked.knows(&[])?;
+    crate::fleet::alone(&asked.sidecar)?;
     let stated: Stated = document(asked, request).await?;
     let sidecar = &asked.sidecar;
     let known = sidecar.models.entry(&asked.model).ok();
@@ -137,6 +161,7 @@ pub(super) async fn get_policy(asked: &Asked) -> Outcome<Answer> {
 /// `PUT …/policy`, as JSON or TOML.
 pub(super) async fn put_policy(asked: &Asked, request: &mut Request<Incoming>) -> Outcome<Answer> {
     asked.knows(&[])?;
+    crate::fleet::alone(&asked.sidecar)?;
     let sidecar = &asked.sidecar;
     let entry = sidecar.models.entry(&asked.model)?;
     let kind = http::kind(&asked.headers);
@@ -176,6 +201,7 @@ pub(super) async fn get_reference(asked: &Asked) -> Outcome<Answer> {
 /// `PUT …/reference`: a snapshot, or rows as an Arrow stream.
 pub(super) async fn put_reference(asked: &Asked, request: &mut Request<Incoming>) -> Outcome<Answer> {
     asked.knows(&[])?;
+    crate::fleet::alone(&asked.sidecar)?;
     let sidecar = &asked.sidecar;
     let entry = sidecar.entry_or_new(&asked.model, &asked.holder).await?;
     let kind = http::kind(&asked.headers);

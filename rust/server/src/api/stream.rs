@@ -10,18 +10,30 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame};
-use tokio::sync::mpsc;
+use tokio::sync::{broadcast, mpsc};
 
 use super::Asked;
 use crate::http::Answer;
 use crate::problem::{Outcome, Problem};
+use crate::sidecar::Sidecar;
 
 /// Streams at once.
 const MOST: usize = 100;
 /// A sign of life for proxies that close what is silent.
 const SILENCE: Duration = Duration::from_secs(15);
 
-struct Events(mpsc::Receiver<Bytes>);
+pub(super) struct Events(pub(super) mpsc::Receiver<Bytes>);
+
+/// A place among the streams: the receiver counts as long as it is kept.
+///
+/// # Errors
+/// 429 if there are too many.
+pub(super) fn place(sidecar: &Sidecar) -> Outcome<broadcast::Receiver<(String, String)>> {
+    if sidecar.stream.receiver_count() >= MOST {
+        return Err(Problem::busy(format!("there are {MOST} streams already")));
+    }
+    Ok(sidecar.stream.subscribe())
+}
 
 impl Body for Events {
     type Data = Bytes;
@@ -36,10 +48,7 @@ impl Body for Events {
 pub(super) fn stream(asked: &Asked) -> Outcome<Answer> {
     asked.knows(&[])?;
     let sidecar = &asked.sidecar;
-    if sidecar.stream.receiver_count() >= MOST {
-        return Err(Problem::busy(format!("there are {MOST} streams already")));
-    }
-    let mut heard = sidecar.stream.subscribe();
+    let mut heard = place(sidecar)?;
     let (sender, receiver) = mpsc::channel(64);
     let access = sidecar.access.load_full();
     let (own, holder) = (Arc::clone(sidecar), asked.holder.clone());

@@ -1,0 +1,224 @@
+"""Twenty sidecars and one that judges for all: whatever dies on the way, what is counted is what was sent, once."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import barograph as bg
+import numpy as np
+import polars as pl
+import pytest
+from sidecars import ARROW, TOKEN, Sidecar, arrow, sidecar
+
+EDGES = 20
+ROWS = 6000
+SNAPSHOT = "application/vnd.barograph.snapshot"
+
+
+def config(aggregator: Sidecar, name: str) -> str:
+    return f'[fleet]\nto = "http://127.0.0.1:{aggregator.port}"\ntoken = "{TOKEN}"\ninterval = "1s"\nname = "{name}"\n'
+
+
+def until(what: Callable[[], bool], told: Callable[[], object], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError):
+            if what():
+                return
+        time.sleep(0.1)
+    raise AssertionError(told())
+
+
+def frame(rows: int, seed: int, start: datetime, shift: float = 0.0) -> pl.DataFrame:
+    draw = np.random.default_rng(seed)
+    score = draw.uniform(size=rows)
+    return pl.DataFrame(
+        {
+            "_id": np.arange(rows) + seed * 1_000_000,
+            "_time": [start + timedelta(microseconds=int(at)) for at in np.sort(draw.uniform(0, 50e6, rows))],
+            "_score": score,
+            "x": draw.normal(shift, size=rows),
+            "c": draw.choice(["a", "b", "c"], rows),
+            "_latency_seconds": draw.uniform(0.001, 0.1, rows),
+            "label": (draw.uniform(size=rows) < score).astype(np.int8),
+        }
+    )
+
+
+def events(rows: pl.DataFrame) -> bytes:
+    return arrow(rows.drop("label"))
+
+
+def labels(rows: pl.DataFrame) -> bytes:
+    return arrow(rows.select("_id", pl.col("label").alias("_label")))
+
+
+def waiting(edge: Sidecar) -> int:
+    outbox = edge.get("/v1/models/m?local=true").json["fleet"]["outbox"]
+    count: int = outbox["waiting"]
+    return count
+
+
+def counted(aggregator: Sidecar) -> int:
+    count: int = aggregator.model("m")["events"]
+    return count
+
+
+def has_reference(edge: Sidecar) -> None:
+    until(lambda: edge.get("/v1/models/m/reference?local=true").status == 200, edge.log)
+
+
+def reference(shift: float = 0.0) -> bg.Reference:
+    rows = frame(5000, 99, datetime(2026, 1, 1, tzinfo=UTC), shift)
+    return bg.Reference(rows.select("x", "c", score="_score"))
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[tuple[Sidecar, list[Sidecar]]]:
+    """An aggregator with a reference, and its edges."""
+    with contextlib.ExitStack() as stack:
+        aggregator = Sidecar(make(tmp_path, "aggregator"))
+        stack.enter_context(aggregator)
+        assert aggregator.request("PUT", "/v1/models/m", {"learn": {"events": 1000}}).status == 201
+        assert aggregator.request("PUT", "/v1/models/m/policy", {"window": "1m", "task": "binary"}).status == 204
+        assert aggregator.request("PUT", "/v1/models/m/reference", reference().to_bytes(), SNAPSHOT).status == 204
+        edges = [Sidecar(make(tmp_path, f"edge-{at}"), config=config(aggregator, f"edge-{at}")) for at in range(EDGES)]
+        for edge in edges:
+            edge.start(wait=False)
+            stack.callback(edge.__exit__)
+        for edge in edges:
+            edge.until_ready(180)
+            has_reference(edge)
+        yield aggregator, edges
+
+
+def make(folder: Path, name: str) -> Path:
+    (folder / name).mkdir()
+    return folder / name
+
+
+def test_twenty_sidecars_are_one(fleet: tuple[Sidecar, list[Sidecar]], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    aggregator, edges = fleet
+    # A minute that has more than forty seconds to go: what is in it comes while it is open.
+    while (now := time.time()) % 60 > 15:
+        time.sleep(0.2)
+    start = datetime.fromtimestamp(now // 60 * 60, UTC)
+    rows = frame(ROWS, 1, start, shift=0.7)
+    sent = 0
+    parts = [rows[at::EDGES] for at in range(EDGES)]
+    for at, edge in enumerate(edges):
+        answer = edge.request("POST", "/v1/models/m/events", events(parts[at]), ARROW)
+        assert answer.json["accepted"] == parts[at].height, answer
+        sent += parts[at].height
+        # The label comes to another sidecar than its prediction.
+        other = edges[(at + 7) % EDGES]
+        assert other.request("POST", "/v1/models/m/labels", labels(parts[at]), ARROW).json["accepted"] == parts[at].height
+        if at == 5:
+            edges[3].kill()
+            edges[3].start(wait=False)
+        if at == 9:
+            aggregator.kill()
+        if at == 14:
+            aggregator.start()
+            edges[3].until_ready()
+    until(
+        lambda: sum(map(waiting, edges)) == 0 and counted(aggregator) >= sent,
+        lambda: (counted(aggregator), [e.get("/readyz") for e in edges]),
+    )
+    with capsys.disabled():
+        print(f"\ncounted = {counted(aggregator)}, sent = {sent}, labels = {aggregator.model('m')['labels']}, by {EDGES} sidecars")
+    assert counted(aggregator) == sent
+    assert aggregator.model("m")["labels"] == ROWS
+    sources = aggregator.get("/v1/models/m").json["fleet"]["sources"]
+    assert len({source["source"].split(".")[0] for source in sources if source["events"]}) == EDGES
+    assert all(source["missing"] == 0 for source in sources)
+    assert 'barograph_source_sequence{model="m",source="edge-0.' in aggregator.get("/metrics").body.decode()
+
+    # As one that has seen it all, in this process.
+    alone = bg.Monitor("m", reference=reference(), window="1m", task="binary", ticks="manual")
+    named = {"time": "_time", "id": "_id", "score": "_score", "latency_seconds": "_latency_seconds"}
+    alone.observe_frame(rows.drop("label").with_columns(score="_score"), **named)
+    alone.label(rows, id="_id", label="label")
+    alone.tick(start + timedelta(seconds=61))
+    until(lambda: bool(aggregator.get("/v1/models/m/history").json["rows"]), lambda: aggregator.get("/v1/models/m/history"), 150)
+    same = ["column", "method", "value", "lower", "upper", "verdict", "n_current", "segment", "reason"]
+    theirs = [{key: row[key] for key in same} for row in aggregator.get("/v1/models/m/history").json["rows"]]
+    mine = alone.history().select(same).to_dicts()
+    assert theirs == mine
+    window = f"start={start:%Y-%m-%dT%H:%M:%SZ}&end={start + timedelta(minutes=1):%Y-%m-%dT%H:%M:%SZ}"
+    whole = bg.Profile.from_bytes(aggregator.get(f"/v1/models/m/profile?{window}").body)
+    assert whole.to_frame().equals(bg.profile(rows.select("x", "c", score="_score"), reference=reference()).to_frame())
+
+    # Every alert is one, at the aggregator; any sidecar shows it.
+    alerts = aggregator.get("/v1/models/m/alerts").json["rows"]
+    opened = [alert["column"] for alert in alerts if alert["state"] == "opened"]
+    assert "x" in opened
+    assert len(opened) == len(set(opened))
+    assert edges[4].get("/v1/models/m/alerts").json == aggregator.get("/v1/models/m/alerts").json
+    assert edges[4].get("/v1/models/m/alerts?local=true").json["rows"] == []
+    assert [model["events"] for model in edges[4].get("/v1/models").json["models"]] == [sent]
+
+    # A second aggregator is not the one that has the earlier deltas, and two do not share a folder.
+    with sidecar(make(tmp_path, "other")) as other:
+        refused = other.request(
+            "POST", "/v1/models/m/deltas", b"x", SNAPSHOT, Barograph_Sequence="edge-0.1/1", Barograph_Aggregator="0" * 32
+        )
+        assert (refused.status, refused.json["title"]) == (409, "another aggregator")
+    # Nobody answers for an aggregator that is gone.
+    aggregator.stop()
+    gone = edges[0].get("/v1/models")
+    assert gone.status == 502
+    assert "could not be reached" in gone.json["detail"]
+    assert edges[0].get("/readyz").status == 200
+    assert edges[0].get("/v1/models?local=true").status == 200
+
+
+def test_a_reference_is_learned_by_the_aggregator(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        aggregator = stack.enter_context(sidecar(make(tmp_path, "aggregator")))
+        aggregator.request("PUT", "/v1/models/m", {"learn": {"events": 1000}})
+        edges = [stack.enter_context(Sidecar(make(tmp_path, f"e{at}"), config=config(aggregator, f"e{at}"))) for at in range(3)]
+        rows = frame(3000, 2, datetime.now(UTC))
+        sent = 0
+        for at in range(30):
+            part = rows[at * 100 : at * 100 + 100]
+            assert edges[at % 3].request("POST", "/v1/models/m/events", events(part), ARROW).json["accepted"] == 100
+            sent += 100
+            if at == 14:
+                until(lambda: aggregator.model("m")["state"] == "watching", lambda: aggregator.model("m"))
+                for edge in edges:
+                    has_reference(edge)
+        until(lambda: counted(aggregator) == sent, lambda: (counted(aggregator), sent, [edge.get("/readyz") for edge in edges]))
+        ids = {edge.get("/v1/models/m/reference?local=true").headers["etag"] for edge in edges}
+        assert ids == {aggregator.get("/v1/models/m/reference").headers["etag"]}
+        # What is stated there holds here, and only there can it be stated.
+        assert edges[0].request("PUT", "/v1/models/m/policy", {"window": "1d"}).status == 409
+        assert aggregator.request("PUT", "/v1/models/m/policy", {"window": "1d"}).status == 204
+        until(lambda: edges[1].get("/v1/models/m/policy?local=true").json["window"] == "1d", lambda: edges[1].log())
+
+
+def test_deltas_of_another_reference_are_kept_and_told(tmp_path: Path) -> None:
+    rows = frame(500, 3, datetime.now(UTC))
+    folder = make(tmp_path, "edge")
+    with sidecar(folder) as alone:
+        assert alone.request("PUT", "/v1/models/m/reference", reference(3.0).to_bytes(), SNAPSHOT).status == 204
+        alone.request("POST", "/v1/models/m/events", events(rows), ARROW)
+    with sidecar(make(tmp_path, "aggregator")) as aggregator:
+        aggregator.request("PUT", "/v1/models/m/reference", reference().to_bytes(), SNAPSHOT)
+        with Sidecar(folder, config=config(aggregator, "edge")) as edge:
+            until(lambda: "expected" in edge.get("/readyz").body.decode(), lambda: edge.get("/readyz"))
+            assert edge.get("/readyz").status == 200
+            until(
+                lambda: edge.get("/v1/models/m?local=true").json["state"] == aggregator.get("/v1/models/m").json["state"],
+                lambda: edge.log(),
+            )
+            edge.request("POST", "/v1/models/m/events", events(rows), ARROW)
+            until(lambda: counted(aggregator) == 500, lambda: (counted(aggregator), edge.get("/readyz")))
+            assert waiting(edge) >= 1
+            edge.kill()
+            edge.start()
+            assert waiting(edge) >= 1
