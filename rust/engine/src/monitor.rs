@@ -4,6 +4,7 @@
 
 mod changing;
 mod closing;
+mod gathering;
 mod merging;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +22,7 @@ use crate::bets::Bets;
 use crate::compare::compare;
 use crate::events::Marks;
 use crate::frame;
+use crate::governor::{Detail, LAST};
 use crate::labels::{Change, Label, LabelJoin, MOST_WEIGHT, Prediction, classes, doubles, keys};
 use crate::lattice::Lattice;
 use crate::policy::{Length, Policy};
@@ -119,6 +121,11 @@ pub struct Monitor {
     untimed: u64,
     muted: u64,
     seen: u64,
+    /// Of those seen the ones that were left out, estimated from those that were kept.
+    sampled_out: u64,
+    /// Sampled events that are not added yet.
+    gathered: gathering::Gathered,
+    detail: Detail,
 }
 
 fn column<'a>(batch: &'a RecordBatch, argument: &str, name: &str) -> Result<&'a dyn Array> {
@@ -136,7 +143,7 @@ impl Monitor {
     pub fn new(config: Config, reference: Arc<Reference>) -> Result<Self> {
         let policy = &config.policy;
         policy.check()?;
-        let (window, memory) = (policy.window.0, policy.memory);
+        let (window, memory) = (policy.window.0, policy.allowance());
         let tile = window::tile_of(window)?;
         if let Some(season) = reference.season.as_ref().filter(|season| window > season.calendar.unit()) {
             let (word, unit) = (season.calendar.word(), Length(season.calendar.unit()));
@@ -156,7 +163,7 @@ impl Monitor {
         Ok(Self {
             tile,
             tiles: Lattice::new(tile, (policy.task, policy.classes.len()), reference.columns.len(), memory / 2),
-            join: LabelJoin::new(config.policy.labels, config.policy.memory / 8),
+            join: LabelJoin::new(config.policy.labels, memory / 8),
             closed: None,
             history: Vec::new(),
             bets,
@@ -174,6 +181,9 @@ impl Monitor {
             untimed: 0,
             muted: 0,
             seen: 0,
+            sampled_out: 0,
+            gathered: gathering::Gathered::default(),
+            detail: Detail::default(),
             config,
             reference,
         })
@@ -189,11 +199,18 @@ impl Monitor {
     }
 
     /// As [`observe`](Self::observe), for events each of which stands for `2^halvings`, the others having been left out by fair coins:
-    /// counts are estimates without bias, and every test and interval takes them for as many rows as they are worth.
+    /// counts are estimates without bias, and every test and interval takes them for as many rows as they are worth. Few of them are
+    /// gathered and added together later; whoever looks sees them.
     ///
     /// # Errors
     /// As `observe`, and for more than 20 halvings.
     pub fn observe_sampled(&mut self, batch: &RecordBatch, roles: &Roles, now: i64, halvings: u32) -> Result<()> {
+        let marks = self.marks(batch, roles, now, halvings)?;
+        self.add_gathered(batch.clone(), marks)
+    }
+
+    /// What the columns of roles say of the events.
+    fn marks(&mut self, batch: &RecordBatch, roles: &Roles, now: i64, halvings: u32) -> Result<Marks> {
         if halvings > MOST_HALVINGS {
             return Err(Error::invalid(format!("`halvings` must be at most {MOST_HALVINGS}, got {halvings}")));
         }
@@ -226,7 +243,7 @@ impl Monitor {
             roles.latency.as_ref().map(|name| doubles("latency_seconds", name, column(batch, "latency_seconds", name)?)).transpose()?;
         let failed = |flags: Vec<Option<f64>>| flags.into_iter().map(|flag| flag.is_some_and(|flag| flag != 0.0)).collect();
         let errors = roles.error.as_ref().map(|name| doubles("error", name, column(batch, "error", name)?)).transpose()?.map(failed);
-        let marks = Marks {
+        Ok(Marks {
             times,
             ids: ids.unwrap_or_default(),
             scores: scores.unwrap_or_default(),
@@ -235,8 +252,7 @@ impl Monitor {
             latency: latency.unwrap_or_default(),
             errors: errors.unwrap_or_default(),
             halvings,
-        };
-        self.add(batch, &marks)
+        })
     }
 
     /// Per row the probabilities of its classes; empty for a row without all of them, or outside [0, 1].
@@ -271,7 +287,7 @@ impl Monitor {
                 continue;
             }
             if self.closed.is_none_or(|closed| start >= closed) {
-                self.bets.count(&batch.slice(from, run.len()), &marks.times[from..until], &self.reference)?;
+                self.bets.count(&batch.slice(from, run.len()), &marks.times[from..until], &self.reference, halvings)?;
                 if !self.segments.is_empty() {
                     self.segments.count(start, &batch.slice(from, run.len()), &self.reference, halvings)?;
                 }
@@ -295,8 +311,8 @@ impl Monitor {
             for row in from..until {
                 let Some(id) = marks.ids.get(row).copied().flatten() else { continue };
                 let chances = marks.chances.get(row).cloned().unwrap_or_default();
-                let weight = marks.weights.get(row).copied().unwrap_or(1.0) * each as f64;
-                let prediction = Prediction { tile: start, score: marks.scores.get(row).copied().flatten(), chances, weight };
+                let (score, weight) = (marks.scores.get(row).copied().flatten(), marks.weights.get(row).copied().unwrap_or(1.0));
+                let prediction = Prediction { tile: start, score, chances, weight, halvings: halvings as u8 };
                 changes.extend(self.join.event(id, prediction));
             }
             from = until;
@@ -304,6 +320,7 @@ impl Monitor {
         self.relabel(changes)?;
         self.beat(marks);
         self.seen += each * marks.times.len() as u64;
+        self.sampled_out += (each - 1) * marks.times.len() as u64;
         Ok(())
     }
 
@@ -312,12 +329,12 @@ impl Monitor {
         if self.config.policy.rules.iter().all(|rule| rule.slo.is_none()) {
             return;
         }
-        let mut from = 0;
+        let (mut from, each) = (0, 1u64 << marks.halvings.min(MOST_HALVINGS));
         for run in marks.times.chunk_by(|a, b| window::start_of(*a, window::MINUTE) == window::start_of(*b, window::MINUTE)) {
             let until = from + run.len();
-            self.pulse.events(run[0], run.len() as u64, marks.errors.get(from..until).map_or(0, failures));
+            self.pulse.events(run[0], run.len() as u64, marks.errors.get(from..until).map_or(0, failures), each);
             for seconds in marks.latency.get(from..until).into_iter().flatten().flatten().filter(|seconds| **seconds >= 0.0) {
-                self.pulse.calls(run[0], *seconds, 1, &self.config.policy.rules);
+                self.pulse.calls(run[0], *seconds, 1, each, &self.config.policy.rules);
             }
             from = until;
         }
@@ -365,9 +382,9 @@ impl Monitor {
                 tile.errors += u64::from(failed);
             }
             if self.config.policy.rules.iter().any(|rule| rule.slo.is_some()) {
-                self.pulse.calls(time, seconds, 1, &self.config.policy.rules);
+                self.pulse.calls(time, seconds, 1, 1, &self.config.policy.rules);
                 if let Some(failed) = failed {
-                    self.pulse.events(time, 1, u64::from(failed));
+                    self.pulse.events(time, 1, u64::from(failed), 1);
                 }
             }
         }
@@ -398,6 +415,7 @@ impl Monitor {
     /// # Errors
     /// `InvalidArgument` for a column that is missing or of the wrong type; nothing is added then.
     pub fn label(&mut self, batch: &RecordBatch, id: &str, label: &str, time: Option<&str>, now: i64) -> Result<()> {
+        self.settle()?;
         let ids = keys(id, column(batch, "id", id)?)?;
         let labels = match self.config.policy.task {
             Task::Multiclass => classes("label", label, column(batch, "label", label)?, &self.config.policy.classes, true)?,
@@ -436,7 +454,8 @@ impl Monitor {
     /// # Errors
     /// None in practice.
     pub fn summary(&self, start: i64, end: i64) -> Result<Option<Summary>> {
-        merged(&self.tiles.between(start, end)?, start, end)?.map(|tile| self.summarise(&tile, compare)).transpose()
+        let own = self.settled()?;
+        merged(&own.tiles.between(start, end)?, start, end)?.map(|tile| own.summarise(&tile, compare)).transpose()
     }
 
     /// The profile of the tiles that begin in `[start, end)`; `None` without events.
@@ -444,7 +463,7 @@ impl Monitor {
     /// # Errors
     /// None in practice.
     pub fn profile(&self, start: i64, end: i64) -> Result<Option<Profile>> {
-        Ok(merged(&self.tiles.between(start, end)?, start, end)?.map(|tile| tile.profile))
+        Ok(merged(&self.settled()?.tiles.between(start, end)?, start, end)?.map(|tile| tile.profile))
     }
 
     /// The profile of the first tile that begins at `time` or later, with its window. Older tiles are days and weeks.
@@ -452,9 +471,10 @@ impl Monitor {
     /// # Errors
     /// None in practice.
     pub fn next_tile(&self, time: i64) -> Result<Option<Profile>> {
-        let Some(start) = self.tiles.next(time) else { return Ok(None) };
-        let end = start.saturating_add(self.tiles.length(start));
-        let tile = merged(&self.tiles.between(start, start.saturating_add(1))?, start, end)?;
+        let own = self.settled()?;
+        let Some(start) = own.tiles.next(time) else { return Ok(None) };
+        let end = start.saturating_add(own.tiles.length(start));
+        let tile = merged(&own.tiles.between(start, start.saturating_add(1))?, start, end)?;
         Ok(tile.map(|tile| tile.profile))
     }
 
@@ -463,7 +483,7 @@ impl Monitor {
     /// # Errors
     /// None in practice.
     pub fn latencies(&self, start: i64, end: i64) -> Result<Option<ExponentialHistogram>> {
-        let whole = merged(&self.tiles.between(start, end)?, start, end)?;
+        let whole = merged(&self.settled()?.tiles.between(start, end)?, start, end)?;
         Ok(whole.map(|tile| tile.latency).filter(|latency| latency.count() > 0))
     }
 
@@ -477,6 +497,9 @@ impl Monitor {
     /// # Errors
     /// None in practice.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        if !self.gathered.is_empty() {
+            return self.settled()?.to_bytes();
+        }
         let mut writer = Writer::new();
         writer.str(&json(&self.config)?);
         writer.bytes(&self.reference.to_bytes());
@@ -502,6 +525,8 @@ impl Monitor {
         writer.str(&json(self.bets.moments())?);
         writer.u64(self.bets.forgotten);
         writer.u64(self.segments.forgotten);
+        writer.u64(self.sampled_out);
+        writer.u8(self.detail.level);
         Ok(writer.seal(SnapshotKind::Monitor))
     }
 
@@ -516,7 +541,7 @@ impl Monitor {
         let reference = Arc::new(Reference::from_bytes(reader.bytes()?)?);
         let mut out = Self::new(config, Arc::clone(&reference)).map_err(wrong)?;
         out.tiles.restore(&mut reader, &reference)?;
-        out.join = LabelJoin::decode(&mut reader, out.config.policy.labels, out.config.policy.memory / 8)?;
+        out.join = LabelJoin::decode(&mut reader, out.config.policy.labels, out.config.policy.allowance() / 8)?;
         let any = reader.bool()?;
         out.closed = Some(reader.i64()?).filter(|_| any);
         out.lifetime = ExponentialHistogram::decode(&mut reader)?;
@@ -536,6 +561,8 @@ impl Monitor {
         out.alerts = parsed(reader.str()?)?;
         out.bets.restore(parsed(reader.str()?)?, parsed(reader.str()?)?);
         (out.bets.forgotten, out.segments.forgotten) = (reader.u64()?, reader.u64()?);
+        out.sampled_out = reader.u64()?;
+        out.keep(Detail { level: reader.u8()?.min(LAST) });
         reader.finish()?;
         Ok(out)
     }
@@ -602,10 +629,11 @@ impl Monitor {
         &mut self.join
     }
 
-    /// Events, and what did not go the usual way: late, too late, without time, labels without event, given up, alerts that a deploy muted, tiles given up.
-    pub fn counts(&self) -> [(&'static str, u64); 11] {
+    /// Events, and what did not go the usual way: left out by sampling (of the events, estimated), late, too late, without time, labels without event, given up, alerts that a deploy muted, tiles given up.
+    pub fn counts(&self) -> [(&'static str, u64); 12] {
         [
-            ("events", self.seen),
+            ("events", self.seen + self.gathered.worth()),
+            ("sampled_out", self.sampled_out + self.gathered.left_out()),
             ("late", self.late),
             ("too_late", self.too_late),
             ("untimed", self.untimed),

@@ -8,6 +8,7 @@ use arrow_ipc::reader::StreamReader;
 use arrow_ipc::writer::StreamWriter;
 use barograph_core::codec::{Reader, Writer};
 use barograph_core::{Error, Result};
+use barograph_engine::governor::LAST;
 use barograph_engine::monitor::MOST_HALVINGS;
 
 use crate::ingest::arrow::framed;
@@ -16,7 +17,9 @@ use crate::measurement::Measurement;
 use crate::streams::Numbered;
 
 /// Kinds of records are numbered from 1 to this one.
-const LAST_KIND: u8 = NUMBERS;
+const LAST_KIND: u8 = KEEP;
+/// The kind that gives up detail, or takes it back.
+const KEEP: u8 = 18;
 
 /// A batch that is counted once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +70,8 @@ pub enum Happening {
     Tick,
     /// What is held for an id is forgotten.
     Erase(u128),
+    /// Detail is given up down to this level, or taken back.
+    Keep(u8),
 }
 
 /// Before the kind of a happening: places in streams follow, then the kind.
@@ -169,6 +174,10 @@ impl Record {
                 writer.i64(*until);
             }
             Happening::Tick => writer.u8(10),
+            Happening::Keep(level) => {
+                writer.u8(KEEP);
+                writer.u8(*level);
+            }
             Happening::Erase(key) => {
                 writer.u8(11);
                 writer.u64((key >> 64) as u64);
@@ -209,6 +218,10 @@ impl Record {
             8 => Happening::Settings(reader.str()?.to_owned()),
             9 => Happening::Deploy(reader.str()?.to_owned(), reader.i64()?, reader.i64()?),
             10 => Happening::Tick,
+            KEEP => match reader.u8()? {
+                level @ 0..=LAST => Happening::Keep(level),
+                other => return Err(Error::decode(format!("a record gives up detail down to level {other}"))),
+            },
             12 => match u32::from(reader.u8()?) {
                 halvings @ 0..=MOST_HALVINGS => Happening::Sample(halvings, table(&mut reader)?),
                 other => return Err(Error::decode(format!("a record says that events were halved {other} times"))),
@@ -317,6 +330,13 @@ mod tests {
         *bytes.last_mut().unwrap() = LAST_KIND + 1;
         assert_eq!(Record::newer(&bytes), Some(LAST_KIND + 1));
         assert!(Record::from_bytes(&bytes).is_err());
+    }
+
+    #[test]
+    fn kinds_do_not_take_one_another_s_number() {
+        let kept = Record::new(17, Happening::Keep(3)).to_bytes().unwrap();
+        assert!(matches!(Record::from_bytes(&kept).unwrap().happening, Happening::Keep(3)));
+        assert!(Record::from_bytes(&Record::new(17, Happening::Keep(LAST + 1)).to_bytes().unwrap()).is_err());
     }
 
     #[test]

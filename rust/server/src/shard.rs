@@ -540,7 +540,10 @@ impl Run {
                 self.flush(groups);
                 if let Some(kept) = self.kept.get_mut(&entry.name) {
                     // Whoever looks is told nothing then, and the others go on.
-                    let _ = catch_unwind(AssertUnwindSafe(|| look(&mut kept.model)));
+                    let _ = catch_unwind(AssertUnwindSafe(|| {
+                        kept.model.settle();
+                        look(&mut kept.model);
+                    }));
                 }
             }
             Job::Open(entry, settings, reply) => drop(reply.send(self.open(&entry, settings, REOPEN_FIRST))),
@@ -976,6 +979,7 @@ impl Kept {
     fn save(&mut self, done: Option<oneshot::Sender<Outcome<()>>>) -> Save {
         self.saving = true;
         self.saved_at = Instant::now();
+        self.model.settle();
         let overlay = self.model.freeze();
         self.log.turn();
         Save {
@@ -1048,7 +1052,7 @@ impl Kept {
         }
         if self.pending.is_some()
             && self.model.waiting() > MOST_OVERLAID
-            && matches!(record.happening, Happening::Events(_) | Happening::Half(..))
+            && matches!(record.happening, Happening::Events(_) | Happening::Sample(..) | Happening::Half(..))
         {
             return Err(Problem::busy("more events wait for their label than have been written to the disk").hint("try again"));
         }
