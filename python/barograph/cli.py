@@ -1,5 +1,5 @@
 """The command line: `barograph profile`, `reference`, `compare`, `gate`, `backtest`, `config`, `dashboards`,
-`serve`, `ingest`, `store`, `top`, `bench`, `capacity`, `demo`, `doctor`.
+`serve`, `ingest`, `store`, `top`, `bench`, `capacity`, `plan`, `demo`, `doctor`.
 
 Exit codes: 0 pass, 1 drift, 2 usage or data error, 3 a required column could not be judged. Data on stdout, the rest on stderr.
 """
@@ -201,6 +201,21 @@ def _parser() -> argparse.ArgumentParser:
     sidecar.add_argument("--json", action="store_true", help="machine and rows as JSON")
     sidecar.set_defaults(run=_bench_sidecar)
 
+    budget = what.add_parser(
+        "budget",
+        help="a budget of processor time, kept by a monitor and by a sidecar",
+        description="Runs 20,000 events a second of 50 features through a monitor and a sidecar that may take 1 % of a core: prints "
+        "the plan, what it cost, and whether intervals cover what was true of all events. Exit codes: 0 kept within a fifth, 1 not, "
+        "2 error.",
+    )
+    budget.add_argument("--seconds", type=float, default=60.0, metavar="S", help="length of each run (default: 60)")
+    budget.add_argument("--cpu", default="1%", metavar="SHARE", help="the limit, of one core (default: 1%%)")
+    budget.add_argument("--rows", default="20000/s", metavar="RATE", help="events per second (default: 20000/s)")
+    budget.add_argument("--columns", type=int, default=50, metavar="N", help="features (default: 50)")
+    budget.add_argument("--home", choices=["frames", "events", "sidecar"], action="append", help="only this one; can be repeated")
+    budget.add_argument("--json", action="store_true", help="what was measured as JSON")
+    budget.set_defaults(run=_bench_budget)
+
     capacity = commands.add_parser(
         "capacity",
         help="replicas that keep an objective",
@@ -235,6 +250,29 @@ def _parser() -> argparse.ArgumentParser:
     capacity.add_argument("--every", type=float, default=300.0, metavar="SECONDS", help="between two answers of --listen (default: 300)")
     capacity.set_defaults(run=_capacity)
 
+    plan = commands.add_parser(
+        "plan",
+        help="what a budget buys, before it is spent",
+        description="Picks histogram scale, bins, segments, how long windows are kept, and sampling, so that monitoring keeps to a "
+        "budget, and says what each step down costs in error. Exit codes: 0, 2 for an impossible budget (with what would be possible) "
+        "or an error.",
+    )
+    plan.add_argument("--rows", required=True, metavar="RATE", help="events per second, such as 20000/s")
+    plan.add_argument("--columns", required=True, metavar="N", help="columns of numbers, or by kind: number=40,category=10,boolean=2")
+    plan.add_argument("--cpu", metavar="SHARE", help="of one core, such as 1%% or 0.01")
+    plan.add_argument("--memory", metavar="SIZE", help="such as 64MB")
+    plan.add_argument("--disk", metavar="SIZE", help="such as 1GB")
+    plan.add_argument("--wire", metavar="RATE", help="of windows that are handed on, such as 10kB/s")
+    plan.add_argument("--segments", type=int, default=0, metavar="N", help="values of segment columns that are watched apart (default: 0)")
+    plan.add_argument("--days", type=float, default=30.0, metavar="D", help="how long past windows are kept (default: 30)")
+    plan.add_argument("--window", default="1h", metavar="LENGTH", help="such as 30m, 1h, 1d (default: 1h)")
+    plan.add_argument("--batch", type=int, default=1000, metavar="N", help="events of a frame or body (default: 1000)")
+    plan.add_argument("--home", choices=["frames", "events", "sidecar"], default="frames", help="where events come in (default: frames)")
+    plan.add_argument("--no-sampling", action="store_true", help="no event may be left out")
+    plan.add_argument("--measure", action="store_true", help="measure this machine first, two seconds or so")
+    plan.add_argument("--toml", action="store_true", help="the [budget] table instead")
+    plan.add_argument("--json", action="store_true", help="the plan as JSON")
+    plan.set_defaults(run=_plan)
     engines = what.add_parser(
         "engines",
         help="one process, several, Spark, Ray and Dask side by side",
@@ -328,6 +366,18 @@ def _capacity(options: argparse.Namespace) -> int:
     from barograph.scaling import capacity_command
 
     return capacity_command.run(options)
+
+
+def _bench_budget(options: argparse.Namespace) -> int:
+    from barograph import budget_bench
+
+    return budget_bench.run(options)
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from barograph.scaling import budget_command
+
+    return budget_command.run(options)
 
 
 def _bench_engines(options: argparse.Namespace) -> int:
@@ -540,8 +590,9 @@ def _is_of_sidecar(text: str) -> bool:
         return False
     if not hasattr(_barograph, "config_keys"):
         return False
-    sidecar = set(_barograph.config_keys())
-    policy = set(json.loads(_barograph.policy_from_json("{}"))) - sidecar
+    # A budget stands in both.
+    sidecar = set(_barograph.config_keys()) - {"budget"}
+    policy = set(json.loads(_barograph.policy_from_json("{}"))) - sidecar - {"budget"}
     return "models" in keys or bool(keys & sidecar and not keys & policy)
 
 

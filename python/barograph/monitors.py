@@ -35,6 +35,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _SECOND = 10**9
 _EPOCH = datetime(1970, 1, 1)
 _LOG = logging.getLogger("barograph")
+_REHEARSALS, _CALLS = 5, 200
 
 
 class MetricValue(NamedTuple):
@@ -78,10 +79,12 @@ class Monitor:
     - `{"metric": "rmse", "detector": "cusum"}`: a detector (adwin, cusum, ewma) watches the metric from window to window.
 
     budget: at most one false alert in so long, in expectation, over all columns: of tickets, or {"ticket": "7d", "page": "30d"} (the
-    default); `monitor.policy` says it in words. importance: how much columns matter to the model, by name; half of the budget goes to
-    columns by it, and causes are ranked by it. lateness: events of windows that closed longer ago are only counted ("30d"). memory:
-    bytes for tiles and history (256 MB); beyond them the oldest are given up and counted. policy: a TOML file, or a mapping, that
-    states all these instead, at its top or in `[models.NAME]`; the sidecar reads the same.
+    default); `monitor.policy` says it in words. In the same mapping what monitoring may cost: cpu (of one core, "1%" or 0.01), memory and
+    disk ("64MB"), wire ("10kB/s", of snapshots), sampling (False: no event may be left out for `cpu`); see `cost()`. importance: how much
+    columns matter to the model, by name; half of the budget goes to columns by it, and causes are ranked by it. lateness: events of
+    windows that closed longer ago are only counted ("30d"). memory: bytes for tiles and history (256 MB); beyond them the oldest are
+    given up and counted. policy: a TOML file, or a mapping, that states all these instead, at its top or in `[models.NAME]`; the sidecar
+    reads the same.
 
     segments: columns whose values are watched apart; the reference decides which it can, and without the argument all of them are.
     privacy: what happens to columns before they are counted; the reference must have been made through the same. ticks:
@@ -110,7 +113,7 @@ class Monitor:
         classes: Sequence[Any] | None = None,
         rules: Sequence[Mapping[str, Any]] | None = None,
         confidence: float | None = None,
-        budget: str | timedelta | Mapping[str, str | timedelta] | None = None,
+        budget: str | timedelta | Mapping[str, Any] | None = None,
         importance: Mapping[str, float] | None = None,
         lateness: str | timedelta | None = None,
         memory: int | None = None,
@@ -164,6 +167,8 @@ class Monitor:
         self._privacy = privacy
         self._native = native
         self._observe_one = native.observe_one
+        self._governed = native.governed
+        self._admit = native.admit if native.governed else None
         self._regression = native.task == "regression"
         classes = json.loads(native.policy())["classes"]
         self._classes = {name: float(at) for at, name in enumerate(classes)}
@@ -175,6 +180,20 @@ class Monitor:
         self._told = 0 if on_alert is None else len(json.loads(native.alerts(0)))
         self._failures = 0
         self._timer = None if ticks == "manual" else Timer(self, seconds)
+        if self._governed:
+            self._rehearse()
+
+    def _rehearse(self) -> None:
+        """Measures what a call costs even if its event is left out: nobody inside can see it."""
+        row: dict[str, Any] = {}
+        self._native.rehearse(True, 0.0)
+        took = []
+        for _ in range(_REHEARSALS):
+            began = clock.thread_time_ns()
+            for _ in range(_CALLS):
+                self.observe(row, prediction=None, score=None, id=None)
+            took.append((clock.thread_time_ns() - began) / _CALLS)
+        self._native.rehearse(False, sorted(took)[_REHEARSALS // 2] / _SECOND)
 
     @property
     def name(self) -> str:
@@ -201,6 +220,14 @@ class Monitor:
         error: the call failed. version: of the model; a new one is a deploy in the history. weight: how much the event
         counts in metrics (not in those of a regression), in [0, 1e12]; otherwise 1.
         """
+        halvings = 0
+        if self._admit is not None:
+            if version is not None and version not in self._versions:
+                self._see_version(version, clock.time_ns() if time is None else _instant(time))
+            # First of all: an event that is left out has to cost next to nothing.
+            halvings = self._admit()
+            if halvings < 0:
+                return
         if type(row) is not dict:
             if not isinstance(row, Mapping):
                 raise InvalidArgumentError(f"`row` must be a mapping of columns to values, got {type(row).__name__}")
@@ -209,15 +236,18 @@ class Monitor:
             row = self._privacy.row(row)
         now = clock.time_ns() if time is None else _instant(time)
         if version is not None and version not in self._versions:
-            self._versions.add(version)
-            self._native.version(str(version), now)
+            self._see_version(version, now)
         chances: list[float] | None = None
         judged: Any = prediction if self._regression and score is None else score
         if self._classes:
             prediction, judged, chances = self._of_classes(prediction, score)
-        self._observe_one(row, now, id, prediction, judged, chances, weight, latency_seconds, error)
+        self._observe_one(row, now, id, prediction, judged, chances, weight, latency_seconds, error, halvings)
         if self._timer is not None:
             self._timer.awake()
+
+    def _see_version(self, version: str, now: int) -> None:
+        self._versions.add(version)
+        self._native.version(str(version), now)
 
     def _of_classes(self, prediction: Any, score: Any) -> tuple[Any, float | None, list[float] | None]:
         """Name and position of the class, and the probabilities, if they are one per class and in [0, 1]."""
@@ -249,6 +279,23 @@ class Monitor:
         one is a deploy in the history. weight: how much events count in metrics. Raises InvalidArgumentError for a name that the frame
         has not.
         """
+        with self._measured():
+            self._observe_parts(frame, time, id, prediction, score, latency_seconds, error, version, weight)
+        if self._timer is not None:
+            self._timer.awake()
+
+    def _observe_parts(
+        self,
+        frame: Frame,
+        time: str | None,
+        id: str | None,
+        prediction: str | None,
+        score: str | Sequence[str] | None,
+        latency_seconds: str | None,
+        error: str | None,
+        version: str | None,
+        weight: str | None,
+    ) -> None:
         chances: list[str] = []
         judged: Any = prediction if self._regression and score is None else score
         if self._classes:
@@ -263,8 +310,18 @@ class Monitor:
                 self._see_versions(named, version, time, now)
             with self._busy:
                 self._native.observe(named, roles, now)
-        if self._timer is not None:
-            self._timer.awake()
+
+    @contextmanager
+    def _measured(self) -> Iterator[None]:
+        """Counts what its block takes, where there is a budget."""
+        if not self._governed:
+            yield
+            return
+        began = clock.thread_time_ns()
+        try:
+            yield
+        finally:
+            self._native.spend(clock.thread_time_ns() - began)
 
     def _see_versions(self, part: Any, version: str, time: str | None, now: int) -> None:
         import polars as pl
@@ -334,18 +391,26 @@ class Monitor:
         the first where the policy says `labels = "first"`; metrics change as if the other had never come. Labelled events stay for
         corrections while an eighth of `memory` holds them (128 bytes each), then the first labelled go; four million may wait for a label.
         """
-        for part in parts(frame):
-            with self._busy:
-                self._native.label(part, id, label, clock.time_ns(), time)
+        with self._measured():
+            for part in parts(frame):
+                with self._busy:
+                    self._native.label(part, id, label, clock.time_ns(), time)
 
     def tick(self, now: datetime | None = None) -> None:
         """Closes every window that ends at or before `now` and judges it; tells `on_alert`, and saves to `autosave`."""
-        with self._busy:
-            self._native.tick(clock.time_ns() if now is None else _instant(now))
-        if self._on_alert is not None:
-            self._tell(self._on_alert)
+        with self._measured():
+            with self._busy:
+                self._native.tick(clock.time_ns() if now is None else _instant(now))
+            if self._on_alert is not None:
+                self._tell(self._on_alert)
+            self._save()
+
+    def _save(self) -> None:
         if self._autosave is not None:
-            write_whole(self._autosave, self.snapshot())
+            with self._busy:
+                data = self._native.to_bytes()
+            write_whole(self._autosave, data)
+            self._native.wrote(len(data), 0)
 
     def _tell(self, on_alert: Callable[[dict[str, Any]], object]) -> None:
         """Hands on what changed since the last time, once, also where two threads tick."""
@@ -360,8 +425,10 @@ class Monitor:
 
     def snapshot(self) -> bytes:
         """Everything the monitor knows, its reference included; equal monitors give equal bytes. No raw rows."""
-        with self._busy:
-            return self._native.to_bytes()
+        with self._measured(), self._busy:
+            data = self._native.to_bytes()
+        self._native.wrote(None, len(data))
+        return data
 
     @classmethod
     def restore(
@@ -382,8 +449,7 @@ class Monitor:
         """Stops ticking by itself and saves to `autosave`."""
         if self._timer is not None:
             self._timer.stop()
-        if self._autosave is not None:
-            write_whole(self._autosave, self.snapshot())
+        self._save()
 
     def _call(self, seconds: float, error: bool | None) -> None:
         """Counts a latency; with `error` the call stands for itself, as a request."""
@@ -444,13 +510,27 @@ class Monitor:
 
         return plots.history(self.history(since), self.alerts(), column=column, method=method)
 
+    def cost(self) -> dict[str, Any] | None:
+        """What monitoring costs, and what was given up for it; None without a budget of processor time or bytes.
+
+        limits: what is allowed, None for no limit. cpu: the share of one core that observing, labelling, ticking and saving took over the
+        last ten seconds or so, threads together. memory, disk: bytes now, the reference left out. wire: bytes of snapshots per second.
+        inclusion: the probability with which an event is kept now. left_out: events that were left out so far, exactly. given_up: detail
+        that is given up, in words. over: a limit is passed by more than a fifth, and nothing more can be given up for it. counts: what was
+        done how often. call_seconds, event_seconds: what an `observe` costs that is left out, and what one that is kept costs beside.
+        """
+        text = self._native.cost()
+        return None if text is None else dict(json.loads(text))
+
     @property
     def policy(self) -> str:
         """What the monitor promises about false alerts, in words."""
         return self._native.promise()
 
     def counts(self) -> dict[str, int]:
-        """Events; late events, events without time, labels without event, what was given up, odd fields, failures of watched calls."""
+        """Events; of these `sampled_out`, those that a budget left out, estimated as `events` is; late events, events without time, labels
+        without event, what was given up, odd fields, failures of watched calls; with a budget `left_out`, the exact number.
+        """
         return dict(self._native.counts()) | {"failures": self._failures}
 
     def __deepcopy__(self, memo: object) -> Monitor:
@@ -489,7 +569,7 @@ def _stated(
     classes: Sequence[Any] | None,
     rules: Sequence[Mapping[str, Any]] | None,
     confidence: float | None,
-    budget: str | timedelta | Mapping[str, str | timedelta] | None,
+    budget: str | timedelta | Mapping[str, Any] | None,
     importance: Mapping[str, float] | None,
     lateness: str | timedelta | None,
     memory: int | None,
@@ -499,7 +579,7 @@ def _stated(
         raise InvalidArgumentError(f"`memory` must be a whole number of bytes, at least 1 MB, got {memory!r}")
     if budget is not None:
         budget = budget if isinstance(budget, Mapping) else {"ticket": budget}
-        budget = {severity: _length("budget", length) for severity, length in budget.items()}
+        budget = {str(key): _amount(key, value) for key, value in budget.items() if value is not None}
     stated = {
         "window": None if window is None else _length("window", window),
         "task": task,
@@ -532,6 +612,15 @@ def _class(name: Any) -> str:
         return str(name).lower()
     item = getattr(name, "item", None)
     return str(item() if item is not None else name)
+
+
+def _amount(key: str, value: Any) -> Any:
+    """An entry of a budget: a length for a severity, else what it is, to be read where all limits are."""
+    if key in ("ticket", "page"):
+        return _length("budget", value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidArgumentError(f"`{key}` of the budget must be a finite number, got {value}")
+    return value
 
 
 def _length(argument: str, length: str | timedelta) -> str:

@@ -25,7 +25,10 @@ class Reference:
     data: a frame (read once, twice where it holds more than a million rows: a one-shot reader is refused then) or a profile. A
     reference made from rows has about `bins` bins of equal mass per column of numbers, and values that are heavier than that
     stand alone; one made from a profile takes the cells of its histogram instead. With a column of times (role "time") it also
-    learns how much rows of one window resemble each other, see `dependence`. schema: kinds and roles, inferred if absent. segments:
+    learns how much rows of one window resemble each other, see `dependence`. scale: profiles made with it have 2^scale histogram cells
+    per octave; fewer take less memory and make quantiles less exact (6: 0.54 %, 4: 2.2 %), tests stay as they are.
+
+    schema: kinds and roles, inferred if absent. segments:
     columns of names, of which each value (the 100 most frequent; the others as one) gets coarse counts of its own, so that a monitor
     can watch it; the same as role "segment" in the schema. season: also keep coarse counts by hour of the day or week, day of the
     week or month of the year (UTC), so that a monitor compares a window with its like; needs a column of times. For either the frame
@@ -42,15 +45,21 @@ class Reference:
         schema: Schema | None = None,
         *,
         bins: int = 1000,
+        scale: int = 6,
         segments: Sequence[str] = (),
         season: Literal["hour_of_day", "hour_of_week", "day_of_week", "month_of_year"] | None = None,
     ) -> None:
+        if not isinstance(scale, int) or not 0 <= scale <= 6:
+            raise InvalidArgumentError(
+                f"`scale` must be a whole number in [0, 6], got {scale!r}", "6 keeps quantiles within 0.54 %, 4 within 2.2 %"
+            )
         created = time.time_ns()
         if isinstance(data, Profile) and (segments or season):
             what = "segments` need" if segments else "season` needs"
             raise InvalidArgumentError(f"`{what} rows, got a Profile", "make the reference of the frame itself")
         if isinstance(data, Profile):
-            self._native = _barograph.Reference.from_profile(data._native, bins, created)
+            native = _barograph.Reference.from_profile(data._native, bins, created)
+            self._native = native if scale == 6 else native.coarsened(scale)
             return
         if segments:
             schema = _with_segments(data, schema, segments)
@@ -60,7 +69,8 @@ class Reference:
         while builder.fix():
             for part in parts(data, again=True):
                 builder.count(part)
-        self._native = builder.finish(created)
+        native = builder.finish(created)
+        self._native = native if scale == 6 else native.coarsened(scale)
 
     @classmethod
     def _of(cls, native: _barograph.Reference) -> Reference:

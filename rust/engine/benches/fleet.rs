@@ -44,7 +44,7 @@ fn monitor() -> Monitor {
 fn tile(bencher: divan::Bencher<'_, '_>, events: u64) {
     let mut judge = monitor();
     let mut edge = judge.clone();
-    edge.gather();
+    edge.hand_on();
     let roles = Roles { time: Some("at".into()), ..Roles::default() };
     edge.observe(&rows(1_000_000, events), &roles, 0).unwrap();
     let bytes = edge.cut(0).unwrap().remove(0).to_bytes();

@@ -133,11 +133,11 @@ impl Bets {
         Self { columns, wealth: BTreeMap::new(), moments: BTreeMap::new(), length, tile, most, forgotten: 0 }
     }
 
-    /// Counts rows of one tile, given with their times, into their moments.
+    /// Counts rows of one tile, given with their times, into their moments; each stands for `2^halvings`.
     ///
     /// # Errors
     /// None in practice.
-    pub fn count(&mut self, batch: &RecordBatch, times: &[i64], reference: &Reference) -> Result<()> {
+    pub fn count(&mut self, batch: &RecordBatch, times: &[i64], reference: &Reference, halvings: u32) -> Result<()> {
         if !self.columns.values().any(|column| column.fine.is_some()) {
             return Ok(());
         }
@@ -147,9 +147,15 @@ impl Bets {
             let empty = || fine.clone().map(|(_, _, groups)| vec![0; groups.counters()]).collect();
             let counts = self.moments.entry(moment).or_insert_with(empty);
             for ((name, _, groups), counts) in fine.zip(counts) {
-                if let Some(array) = rows.column_by_name(name) {
-                    groups.count(array.as_ref(), reference.column(name).and_then(|fixed| fixed.bins.as_ref()), counts);
+                let Some(array) = rows.column_by_name(name) else { continue };
+                let bins = reference.column(name).and_then(|fixed| fixed.bins.as_ref());
+                if halvings == 0 {
+                    groups.count(array.as_ref(), bins, counts);
+                    continue;
                 }
+                let mut part = vec![0; groups.counters()];
+                groups.count(array.as_ref(), bins, &mut part);
+                counts.iter_mut().zip(part).for_each(|(to, from)| *to += from << halvings);
             }
         }
         self.keep_within();
@@ -193,6 +199,11 @@ impl Bets {
             self.moments.pop_first();
             self.forgotten += 1;
         }
+    }
+
+    /// Bytes of the moments that are not closed.
+    pub(crate) fn bytes(&self) -> usize {
+        self.moments.len() * self.columns.values().filter_map(|column| Some(8 * (column.fine.as_ref()?.counters() + 4))).sum::<usize>()
     }
 
     /// The moments that are not closed yet, for a snapshot.

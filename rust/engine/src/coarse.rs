@@ -162,6 +162,31 @@ impl SegmentCounts {
         self.counts.iter_mut().flatten().flatten().zip(theirs).for_each(|(to, from)| *to += from);
     }
 
+    /// With the values beyond the first `kept` among the others.
+    pub(crate) fn pool(&mut self, kept: usize) {
+        if self.names.len() <= kept {
+            return;
+        }
+        self.names.truncate(kept);
+        for gone in self.counts.split_off(kept + 1) {
+            if let Some(others) = self.counts.last_mut() {
+                others.iter_mut().flatten().zip(gone.iter().flatten()).for_each(|(to, from)| *to += from);
+            }
+        }
+    }
+
+    /// A copy so pooled.
+    pub(crate) fn pooled(&self, kept: usize) -> Self {
+        let mut out = self.clone();
+        out.pool(kept);
+        out
+    }
+
+    /// How many counters these would be, so pooled.
+    pub(crate) fn counters_of(&self, kept: usize) -> usize {
+        self.counters() / self.counts.len().max(1) * (self.names.len().min(kept) + 1)
+    }
+
     /// All counters, one after the other.
     pub(crate) fn flat(&self) -> Vec<u64> {
         self.counts.iter().flatten().flatten().copied().collect()

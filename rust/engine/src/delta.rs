@@ -11,7 +11,7 @@ use barograph_core::sketches::ExponentialHistogram;
 use barograph_core::{Error, Result};
 
 use crate::labels::{Label, MOST_WEIGHT, Prediction};
-use crate::monitor::fleet::Gathered;
+use crate::monitor::fleet::Untold;
 use crate::pulse::Pulse;
 use crate::reference::Reference;
 use crate::window::{Tile, start_of};
@@ -154,8 +154,8 @@ impl Delta {
     ///
     /// # Errors
     /// None in practice.
-    pub(crate) fn of_gathered(gathered: &Gathered, layout: Layout) -> Result<Self> {
-        let Gathered { predictions, labels, deploys } = gathered.clone();
+    pub(crate) fn of_untold(untold: &Untold, layout: Layout) -> Result<Self> {
+        let Untold { predictions, labels, deploys } = untold.clone();
         Ok(Self { deploys, predictions, labels, ..Self::empty(layout, 0)? })
     }
 
@@ -163,9 +163,9 @@ impl Delta {
     ///
     /// # Errors
     /// `Decode`.
-    pub(crate) fn read_gathered(bytes: &[u8], fitting: &crate::Monitor) -> Result<Gathered> {
+    pub(crate) fn read_untold(bytes: &[u8], fitting: &crate::Monitor) -> Result<Untold> {
         let Self { predictions, labels, deploys, .. } = Self::from_bytes(bytes, fitting)?;
-        Ok(Gathered { predictions, labels, deploys })
+        Ok(Untold { predictions, labels, deploys })
     }
 
     /// Labels in it.

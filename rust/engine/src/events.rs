@@ -94,6 +94,29 @@ pub struct Marks {
     pub halvings: u32,
 }
 
+impl Marks {
+    /// Adds those of other events, each of which stands for as many.
+    pub(crate) fn append(&mut self, other: Self) {
+        /// What was empty and is not any longer is filled up.
+        fn extend<T: Clone>(to: &mut Vec<T>, from: Vec<T>, (before, after): (usize, usize), none: T) {
+            if !to.is_empty() || !from.is_empty() {
+                to.resize(before, none.clone());
+                to.extend(from);
+                to.resize(after, none);
+            }
+        }
+        let rows = (self.times.len(), self.times.len() + other.times.len());
+        self.times.extend(other.times);
+        extend(&mut self.ids, other.ids, rows, None);
+        extend(&mut self.scores, other.scores, rows, None);
+        extend(&mut self.chances, other.chances, rows, Box::default());
+        extend(&mut self.weights, other.weights, rows, 1.0);
+        extend(&mut self.latency, other.latency, rows, None);
+        extend(&mut self.errors, other.errors, rows, false);
+        self.halvings = other.halvings;
+    }
+}
+
 /// Events that were not handed on yet.
 #[derive(Debug)]
 pub struct Events {

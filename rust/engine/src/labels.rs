@@ -13,6 +13,7 @@ use hashbrown::{HashMap, HashSet};
 
 use crate::frame;
 use crate::ledger::Choice;
+use crate::monitor::MOST_HALVINGS;
 
 /// Events that wait for their label and labels that wait for their event, each.
 const MOST_WAITING: usize = 1 << 22;
@@ -34,6 +35,8 @@ pub struct Prediction {
     pub chances: Box<[f32]>,
     /// How much it counts in metrics.
     pub weight: f64,
+    /// It stands for `2^halvings` events.
+    pub halvings: u8,
 }
 
 /// A label, and when it arrived.
@@ -389,6 +392,7 @@ impl LabelJoin {
             writer.i64(prediction.tile);
             writer.option_f64(prediction.score);
             writer.f64(prediction.weight);
+            writer.u8(prediction.halvings);
             writer.len(prediction.chances.len());
             prediction.chances.iter().for_each(|chance| writer.f64(f64::from(*chance)));
             writer.bool(label.is_some());
@@ -416,14 +420,14 @@ impl LabelJoin {
         let mut out = Self::new(choice, memory);
         for _ in 0..reader.len(5)? {
             let key = id(reader)?;
-            let (tile, score, weight) = (reader.i64()?, reader.option_finite()?, reader.f64()?);
-            if !(0.0..=MOST_WEIGHT).contains(&weight) {
+            let (tile, score, weight, halvings) = (reader.i64()?, reader.option_finite()?, reader.f64()?, reader.u8()?);
+            if !(0.0..=MOST_WEIGHT).contains(&weight) || u32::from(halvings) > MOST_HALVINGS {
                 return Err(Error::decode("a weight of the snapshot is out of range"));
             }
             let chances = (0..reader.len(8)?).map(|_| Ok(reader.f64()? as f32)).collect::<Result<Box<[f32]>>>()?;
             let label = if reader.bool()? { Some(when(reader)?) } else { None };
             out.labelled.extend(label.map(|label| (label.time, key)));
-            out.live.events.insert(key, (Prediction { tile, score, chances, weight }, label));
+            out.live.events.insert(key, (Prediction { tile, score, chances, weight, halvings }, label));
         }
         for _ in 0..reader.len(11)? {
             let key = id(reader)?;
@@ -431,6 +435,11 @@ impl LabelJoin {
         }
         (out.dropped, out.duplicates, out.superseded) = (reader.count()?, reader.count()?, reader.count()?);
         Ok(out)
+    }
+
+    /// Bytes in memory, about.
+    pub fn bytes(&self) -> usize {
+        128 * self.overlay_len()
     }
 
     /// Labels without an event so far.
@@ -591,7 +600,7 @@ mod tests {
     }
 
     fn prediction(tile: i64) -> Prediction {
-        Prediction { tile, score: Some(0.5), chances: Box::default(), weight: 1.0 }
+        Prediction { tile, score: Some(0.5), chances: Box::default(), weight: 1.0, halvings: 0 }
     }
 
     fn counters(join: &LabelJoin) -> [u64; 4] {

@@ -43,6 +43,8 @@ pub(crate) struct Lattice {
     /// Bytes that packed tiles may take, and most tiles at hand.
     limit: usize,
     most_open: usize,
+    /// Bytes that it was made with, and columns.
+    made: (usize, usize),
     open: usize,
     bytes: usize,
     /// Tiles that were given up because of the limit.
@@ -52,9 +54,28 @@ pub(crate) struct Lattice {
 impl Lattice {
     /// An empty one for tiles of this length, half of `limit` bytes for tiles at hand, half for packed ones.
     pub(crate) fn new(tile: i64, (task, classes): (Task, usize), columns: usize, limit: usize) -> Self {
-        let most_open = (limit / 2 / (columns.max(1) * OPEN_COLUMN)).clamp(2, 256);
         let merged = [i64::MIN; 2];
-        Self { tile, task, classes, tiles: BTreeMap::new(), merged, limit: limit / 2, most_open, open: 0, bytes: 0, forgotten: 0 }
+        let made = (limit, columns.max(1));
+        let mut out =
+            Self { tile, task, classes, tiles: BTreeMap::new(), merged, limit: 0, most_open: 0, made, open: 0, bytes: 0, forgotten: 0 };
+        out.keep(0);
+        out
+    }
+
+    /// Keeps to the bytes that it was made with, halved so often.
+    pub(crate) fn keep(&mut self, halvings: u32) {
+        let (limit, columns) = self.made;
+        let limit = limit >> halvings.min(8);
+        self.limit = limit / 2;
+        self.most_open = (limit / 2 / (columns * OPEN_COLUMN)).clamp(2, 256);
+        if self.bytes > self.limit {
+            self.pack(|_| false);
+        }
+    }
+
+    /// Bytes that tiles take, about.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes + self.open * self.made.1 * OPEN_COLUMN
     }
 
     /// An empty one of the same kind.

@@ -5,6 +5,7 @@
 mod changing;
 mod closing;
 pub(crate) mod fleet;
+mod gathering;
 mod merging;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +24,7 @@ use crate::compare::compare;
 use crate::delta::Delta;
 use crate::events::Marks;
 use crate::frame;
+use crate::governor::{Detail, LAST};
 use crate::labels::{Change, Label, LabelJoin, MOST_WEIGHT, Prediction, classes, doubles, keys};
 use crate::lattice::Lattice;
 use crate::policy::{Length, Policy};
@@ -122,7 +124,7 @@ pub struct Monitor {
     tiles: Lattice,
     join: LabelJoin,
     /// Present where others join: what is to be told to them.
-    gathered: Option<fleet::Gathered>,
+    untold: Option<fleet::Untold>,
     closed: Option<i64>,
     history: Vec<Row>,
     bets: Bets,
@@ -142,6 +144,11 @@ pub struct Monitor {
     untimed: u64,
     muted: u64,
     seen: u64,
+    /// Of those seen the ones that were left out, estimated from those that were kept.
+    sampled_out: u64,
+    /// Sampled events that are not added yet.
+    gathered: gathering::Gathered,
+    detail: Detail,
 }
 
 fn column<'a>(batch: &'a RecordBatch, argument: &str, name: &str) -> Result<&'a dyn Array> {
@@ -159,7 +166,7 @@ impl Monitor {
     pub fn new(config: Config, reference: Arc<Reference>) -> Result<Self> {
         let policy = &config.policy;
         policy.check()?;
-        let (window, memory) = (policy.window.0, policy.memory);
+        let (window, memory) = (policy.window.0, policy.allowance());
         let tile = window::tile_of(window)?;
         if let Some(season) = reference.season.as_ref().filter(|season| window > season.calendar.unit()) {
             let (word, unit) = (season.calendar.word(), Length(season.calendar.unit()));
@@ -179,8 +186,8 @@ impl Monitor {
         Ok(Self {
             tile,
             tiles: Lattice::new(tile, (policy.task, policy.classes.len()), reference.columns.len(), memory / 2),
-            join: LabelJoin::new(config.policy.labels, config.policy.memory / 8),
-            gathered: None,
+            join: LabelJoin::new(config.policy.labels, memory / 8),
+            untold: None,
             closed: None,
             history: Vec::new(),
             bets,
@@ -198,6 +205,9 @@ impl Monitor {
             untimed: 0,
             muted: 0,
             seen: 0,
+            sampled_out: 0,
+            gathered: gathering::Gathered::default(),
+            detail: Detail::default(),
             config,
             reference,
         })
@@ -213,11 +223,18 @@ impl Monitor {
     }
 
     /// As [`observe`](Self::observe), for events each of which stands for `2^halvings`, the others having been left out by fair coins:
-    /// counts are estimates without bias, and every test and interval takes them for as many rows as they are worth.
+    /// counts are estimates without bias, and every test and interval takes them for as many rows as they are worth. Few of them are
+    /// gathered and added together later; whoever looks sees them.
     ///
     /// # Errors
     /// As `observe`, and for more than 20 halvings.
     pub fn observe_sampled(&mut self, batch: &RecordBatch, roles: &Roles, now: i64, halvings: u32) -> Result<()> {
+        let marks = self.marks(batch, roles, now, halvings)?;
+        self.add_gathered(batch.clone(), marks)
+    }
+
+    /// What the columns of roles say of the events.
+    fn marks(&mut self, batch: &RecordBatch, roles: &Roles, now: i64, halvings: u32) -> Result<Marks> {
         if halvings > MOST_HALVINGS {
             return Err(Error::invalid(format!("`halvings` must be at most {MOST_HALVINGS}, got {halvings}")));
         }
@@ -250,7 +267,7 @@ impl Monitor {
             roles.latency.as_ref().map(|name| doubles("latency_seconds", name, column(batch, "latency_seconds", name)?)).transpose()?;
         let failed = |flags: Vec<Option<f64>>| flags.into_iter().map(|flag| flag.is_some_and(|flag| flag != 0.0)).collect();
         let errors = roles.error.as_ref().map(|name| doubles("error", name, column(batch, "error", name)?)).transpose()?.map(failed);
-        let marks = Marks {
+        Ok(Marks {
             times,
             ids: ids.unwrap_or_default(),
             scores: scores.unwrap_or_default(),
@@ -259,8 +276,7 @@ impl Monitor {
             latency: latency.unwrap_or_default(),
             errors: errors.unwrap_or_default(),
             halvings,
-        };
-        self.add(batch, &marks)
+        })
     }
 
     /// Per row the probabilities of its classes; empty for a row without all of them, or outside [0, 1].
@@ -295,7 +311,7 @@ impl Monitor {
                 continue;
             }
             if self.closed.is_none_or(|closed| start >= closed) {
-                self.bets.count(&batch.slice(from, run.len()), &marks.times[from..until], &self.reference)?;
+                self.bets.count(&batch.slice(from, run.len()), &marks.times[from..until], &self.reference, halvings)?;
                 if !self.segments.is_empty() {
                     self.segments.count(start, &batch.slice(from, run.len()), &self.reference, halvings)?;
                 }
@@ -319,10 +335,10 @@ impl Monitor {
             for row in from..until {
                 let Some(id) = marks.ids.get(row).copied().flatten() else { continue };
                 let chances = marks.chances.get(row).cloned().unwrap_or_default();
-                let weight = marks.weights.get(row).copied().unwrap_or(1.0) * each as f64;
-                let prediction = Prediction { tile: start, score: marks.scores.get(row).copied().flatten(), chances, weight };
-                match &mut self.gathered {
-                    Some(gathered) => gathered.predictions.push((id, prediction)),
+                let (score, weight) = (marks.scores.get(row).copied().flatten(), marks.weights.get(row).copied().unwrap_or(1.0));
+                let prediction = Prediction { tile: start, score, chances, weight, halvings: halvings as u8 };
+                match &mut self.untold {
+                    Some(untold) => untold.predictions.push((id, prediction)),
                     None => changes.extend(self.join.event(id, prediction)),
                 }
             }
@@ -331,6 +347,7 @@ impl Monitor {
         self.relabel(changes)?;
         self.beat(marks);
         self.seen += each * marks.times.len() as u64;
+        self.sampled_out += (each - 1) * marks.times.len() as u64;
         Ok(())
     }
 
@@ -339,12 +356,12 @@ impl Monitor {
         if self.config.policy.rules.iter().all(|rule| rule.slo.is_none()) {
             return;
         }
-        let mut from = 0;
+        let (mut from, each) = (0, 1u64 << marks.halvings.min(MOST_HALVINGS));
         for run in marks.times.chunk_by(|a, b| window::start_of(*a, window::MINUTE) == window::start_of(*b, window::MINUTE)) {
             let until = from + run.len();
-            self.pulse.events(run[0], run.len() as u64, marks.errors.get(from..until).map_or(0, failures));
+            self.pulse.events(run[0], run.len() as u64, marks.errors.get(from..until).map_or(0, failures), each);
             for seconds in marks.latency.get(from..until).into_iter().flatten().flatten().filter(|seconds| **seconds >= 0.0) {
-                self.pulse.calls(run[0], *seconds, 1, &self.config.policy.rules);
+                self.pulse.calls(run[0], *seconds, 1, each, &self.config.policy.rules);
             }
             from = until;
         }
@@ -355,8 +372,8 @@ impl Monitor {
         if self.versions.len() < MOST_VERSIONS {
             self.versions.insert(version.to_owned());
         }
-        if let Some(gathered) = &mut self.gathered {
-            gathered.deploys.push((version.to_owned(), time, until));
+        if let Some(untold) = &mut self.untold {
+            untold.deploys.push((version.to_owned(), time, until));
         }
         self.deploys.push(Deploy { time, until });
         let length = self.config.policy.window.0;
@@ -395,9 +412,9 @@ impl Monitor {
                 tile.errors += u64::from(failed);
             }
             if self.config.policy.rules.iter().any(|rule| rule.slo.is_some()) {
-                self.pulse.calls(time, seconds, 1, &self.config.policy.rules);
+                self.pulse.calls(time, seconds, 1, 1, &self.config.policy.rules);
                 if let Some(failed) = failed {
-                    self.pulse.events(time, 1, u64::from(failed));
+                    self.pulse.events(time, 1, u64::from(failed), 1);
                 }
             }
         }
@@ -428,6 +445,7 @@ impl Monitor {
     /// # Errors
     /// `InvalidArgument` for a column that is missing or of the wrong type; nothing is added then.
     pub fn label(&mut self, batch: &RecordBatch, id: &str, label: &str, time: Option<&str>, now: i64) -> Result<()> {
+        self.settle()?;
         let ids = keys(id, column(batch, "id", id)?)?;
         let labels = match self.config.policy.task {
             Task::Multiclass => classes("label", label, column(batch, "label", label)?, &self.config.policy.classes, true)?,
@@ -444,8 +462,8 @@ impl Monitor {
         let mut changes = Vec::new();
         for ((id, value), time) in ids.into_iter().zip(labels).zip(times) {
             let (Some(id), Some(value), Some(time)) = (id, value, time) else { continue };
-            match &mut self.gathered {
-                Some(gathered) => gathered.labels.push((id, Label { value, time })),
+            match &mut self.untold {
+                Some(untold) => untold.labels.push((id, Label { value, time })),
                 None => changes.extend(self.join.label(id, Label { value, time })),
             }
         }
@@ -469,7 +487,8 @@ impl Monitor {
     /// # Errors
     /// None in practice.
     pub fn summary(&self, start: i64, end: i64) -> Result<Option<Summary>> {
-        merged(&self.tiles.between(start, end)?, start, end)?.map(|tile| self.summarise(&tile, compare)).transpose()
+        let own = self.settled()?;
+        merged(&own.tiles.between(start, end)?, start, end)?.map(|tile| own.summarise(&tile, compare)).transpose()
     }
 
     /// The quality of the last `most` tiles that begin in `[start, end)`, oldest first. History says what was known when a window closed,
@@ -503,7 +522,7 @@ impl Monitor {
     /// # Errors
     /// None in practice.
     pub fn profile(&self, start: i64, end: i64) -> Result<Option<Profile>> {
-        Ok(merged(&self.tiles.between(start, end)?, start, end)?.map(|tile| tile.profile))
+        Ok(merged(&self.settled()?.tiles.between(start, end)?, start, end)?.map(|tile| tile.profile))
     }
 
     /// The profile of the first tile that begins at `time` or later, with its window. Older tiles are days and weeks.
@@ -511,9 +530,10 @@ impl Monitor {
     /// # Errors
     /// None in practice.
     pub fn next_tile(&self, time: i64) -> Result<Option<Profile>> {
-        let Some(start) = self.tiles.next(time) else { return Ok(None) };
-        let end = start.saturating_add(self.tiles.length(start));
-        let tile = merged(&self.tiles.between(start, start.saturating_add(1))?, start, end)?;
+        let own = self.settled()?;
+        let Some(start) = own.tiles.next(time) else { return Ok(None) };
+        let end = start.saturating_add(own.tiles.length(start));
+        let tile = merged(&own.tiles.between(start, start.saturating_add(1))?, start, end)?;
         Ok(tile.map(|tile| tile.profile))
     }
 
@@ -522,7 +542,7 @@ impl Monitor {
     /// # Errors
     /// None in practice.
     pub fn latencies(&self, start: i64, end: i64) -> Result<Option<ExponentialHistogram>> {
-        let whole = merged(&self.tiles.between(start, end)?, start, end)?;
+        let whole = merged(&self.settled()?.tiles.between(start, end)?, start, end)?;
         Ok(whole.map(|tile| tile.latency).filter(|latency| latency.count() > 0))
     }
 
@@ -536,6 +556,9 @@ impl Monitor {
     /// # Errors
     /// None in practice.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        if !self.gathered.is_empty() {
+            return self.settled()?.to_bytes();
+        }
         let mut writer = Writer::new();
         writer.str(&json(&self.config)?);
         writer.bytes(&self.reference.to_bytes());
@@ -561,8 +584,10 @@ impl Monitor {
         writer.str(&json(self.bets.moments())?);
         writer.u64(self.bets.forgotten);
         writer.u64(self.segments.forgotten);
-        if let Some(gathered) = &self.gathered {
-            writer.bytes(&Delta::of_gathered(gathered, self.layout())?.to_bytes());
+        writer.u64(self.sampled_out);
+        writer.u8(self.detail.level);
+        if let Some(untold) = &self.untold {
+            writer.bytes(&Delta::of_untold(untold, self.layout())?.to_bytes());
         }
         Ok(writer.seal(SnapshotKind::Monitor))
     }
@@ -578,7 +603,7 @@ impl Monitor {
         let reference = Arc::new(Reference::from_bytes(reader.bytes()?)?);
         let mut out = Self::new(config, Arc::clone(&reference)).map_err(wrong)?;
         out.tiles.restore(&mut reader, &reference)?;
-        out.join = LabelJoin::decode(&mut reader, out.config.policy.labels, out.config.policy.memory / 8)?;
+        out.join = LabelJoin::decode(&mut reader, out.config.policy.labels, out.config.policy.allowance() / 8)?;
         let any = reader.bool()?;
         out.closed = Some(reader.i64()?).filter(|_| any);
         out.lifetime = ExponentialHistogram::decode(&mut reader)?;
@@ -598,9 +623,11 @@ impl Monitor {
         out.alerts = parsed(reader.str()?)?;
         out.bets.restore(parsed(reader.str()?)?, parsed(reader.str()?)?);
         (out.bets.forgotten, out.segments.forgotten) = (reader.u64()?, reader.u64()?);
+        out.sampled_out = reader.u64()?;
+        out.keep(Detail { level: reader.u8()?.min(LAST) });
         if !reader.is_empty() {
-            let gathered = Delta::read_gathered(reader.bytes()?, &out)?;
-            out.gathered = Some(gathered);
+            let untold = Delta::read_untold(reader.bytes()?, &out)?;
+            out.untold = Some(untold);
         }
         reader.finish()?;
         Ok(out)
@@ -668,10 +695,11 @@ impl Monitor {
         &mut self.join
     }
 
-    /// Events, and what did not go the usual way: late, too late, without time, labels without event, given up, alerts that a deploy muted, tiles given up.
-    pub fn counts(&self) -> [(&'static str, u64); 11] {
+    /// Events, and what did not go the usual way: left out by sampling (of the events, estimated), late, too late, without time, labels without event, given up, alerts that a deploy muted, tiles given up.
+    pub fn counts(&self) -> [(&'static str, u64); 12] {
         [
-            ("events", self.seen),
+            ("events", self.seen + self.gathered.worth()),
+            ("sampled_out", self.sampled_out + self.gathered.left_out()),
             ("late", self.late),
             ("too_late", self.too_late),
             ("untimed", self.untimed),

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::alert::Severity;
 use crate::ledger::Choice;
+use crate::limits::{self, Limits, Rate, Share, Size};
 use crate::nearest::nearest;
 use crate::quality::Task;
 use crate::rules::{self, Rule};
@@ -51,7 +52,7 @@ impl From<Length> for String {
     }
 }
 
-/// At most one false alert of a severity in so long, in expectation.
+/// What monitoring may cost: false alerts, at most one of a severity in so long, in expectation; processor time and bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Budget {
@@ -59,11 +60,33 @@ pub struct Budget {
     pub ticket: Length,
     /// Pages.
     pub page: Length,
+    /// Processor time, as a share of one core.
+    #[serde(deserialize_with = "limits::cpu", skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<Share>,
+    /// Bytes that the monitor may take.
+    #[serde(deserialize_with = "limits::memory", skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Size>,
+    /// Bytes of what it saves of itself.
+    #[serde(deserialize_with = "limits::disk", skip_serializing_if = "Option::is_none")]
+    pub disk: Option<Size>,
+    /// Bytes per second of the snapshots that it hands out.
+    #[serde(deserialize_with = "limits::wire", skip_serializing_if = "Option::is_none")]
+    pub wire: Option<Rate>,
+    /// Whether events may be left out to keep to `cpu`.
+    #[serde(skip_serializing_if = "Clone::clone")]
+    pub sampling: bool,
+}
+
+impl Budget {
+    /// What it says besides false alerts.
+    pub fn limits(&self) -> Limits {
+        Limits { cpu: self.cpu, memory: self.memory, disk: self.disk, wire: self.wire, sampling: self.sampling }
+    }
 }
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { ticket: Length(7 * DAY), page: Length(30 * DAY) }
+        Self { ticket: Length(7 * DAY), page: Length(30 * DAY), cpu: None, memory: None, disk: None, wire: None, sampling: true }
     }
 }
 
@@ -79,7 +102,7 @@ pub struct Policy {
     pub classes: Vec<String>,
     /// Level, tolerances and bins of the comparison with the reference.
     pub settings: Settings,
-    /// False alerts that are allowed.
+    /// False alerts that are allowed, processor time and bytes.
     pub budget: Budget,
     /// Events of windows that closed longer ago are counted, and nothing else.
     pub lateness: Length,
@@ -208,10 +231,16 @@ impl Policy {
         if self.memory < 1 << 20 {
             return Err(Error::invalid(format!("`memory` must be at least 1 MB, got {} bytes", self.memory)));
         }
+        self.budget.limits().check(1 << 20)?;
         if let Some((name, weight)) = self.importance.iter().find(|(_, weight)| !(weight.is_finite() && **weight >= 0.0)) {
             return Err(Error::invalid(format!("`importance` of {name:?} must be a number of at least 0, got {weight}")));
         }
         Ok(())
+    }
+
+    /// Bytes that tiles and history may take: those stated, or those of the budget if they are less.
+    pub fn allowance(&self) -> usize {
+        self.budget.memory.map_or(self.memory, |size| size.0.min(self.memory))
     }
 
     /// Parts of the whole that columns have by their importance. One that is not named weighs as the mean of the others.

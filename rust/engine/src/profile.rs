@@ -3,6 +3,7 @@
 use arrow_array::{Array, RecordBatch};
 use barograph_core::bins::{Bins, MAX_EDGES};
 use barograph_core::codec::{Reader, SnapshotKind, Writer};
+use barograph_core::distributions::normal_quantile;
 use barograph_core::sketches::{Categories, ExponentialHistogram, Moments};
 use barograph_core::{Error, Result};
 
@@ -10,8 +11,8 @@ use crate::frame;
 use crate::reference::Reference;
 use crate::schema::{self, Column, Kind, Role, Schema};
 
-/// Cells per octave are 2^6: quantiles within 0.54 %.
-const SCALE: u8 = 6;
+/// Cells per octave are 2^6, unless a reference has fewer: quantiles within 0.54 %.
+pub(crate) const SCALE: u8 = 6;
 
 /// The values of a column of numbers.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,7 +34,7 @@ pub struct Numbers {
 }
 
 impl Numbers {
-    fn new(bins: Option<&Bins>) -> Result<Self> {
+    fn new(bins: Option<&Bins>, scale: u8) -> Result<Self> {
         Ok(Self {
             nan: 0,
             positive_infinity: 0,
@@ -41,7 +42,7 @@ impl Numbers {
             min: f64::INFINITY,
             max: f64::NEG_INFINITY,
             moments: Moments::new(),
-            histogram: ExponentialHistogram::new(SCALE)?,
+            histogram: ExponentialHistogram::new(scale)?,
             bins: bins.map(|bins| vec![0; bins.len()]),
         })
     }
@@ -66,7 +67,7 @@ impl Numbers {
         self.max.is_finite().then_some(self.max)
     }
 
-    /// The smallest value with rank at least `q` times the finite values, within 0.54 % and never outside the extremes.
+    /// The smallest value with rank at least `q` times the finite values, within the histogram's relative error (0.54 % at scale 6) and never outside the extremes.
     ///
     /// # Errors
     /// `InvalidArgument` unless `q` is in [0, 1].
@@ -106,6 +107,15 @@ impl Numbers {
         if let (Some(bins), Some(counts)) = (bins, &mut self.bins) {
             counts[bins.index(value)] += times;
         }
+    }
+
+    fn raise(&mut self, halvings: u32) {
+        for count in [&mut self.nan, &mut self.positive_infinity, &mut self.negative_infinity] {
+            *count <<= halvings;
+        }
+        self.moments.raise(halvings);
+        self.histogram.raise(halvings);
+        self.bins.iter_mut().flatten().for_each(|count| *count <<= halvings);
     }
 
     fn merge(&mut self, other: &Self) -> Result<()> {
@@ -151,7 +161,7 @@ impl Numbers {
         };
         let sum = |counts: &[u64]| counts.iter().try_fold(0u64, |sum, count| sum.checked_add(*count));
         let finite = out.finite();
-        let consistent = out.histogram.scale() == SCALE
+        let consistent = out.histogram.scale() <= SCALE
             && out.histogram.count() == finite
             && out.bins.as_deref().is_none_or(|bins| sum(bins) == Some(finite))
             && (out.min <= out.max) == (finite > 0)
@@ -226,9 +236,9 @@ pub struct ColumnProfile {
     pub unread: Option<String>,
 }
 
-fn content_for(column: &Column, bins: Option<&Bins>) -> Result<Content> {
+fn content_for(column: &Column, bins: Option<&Bins>, scale: u8) -> Result<Content> {
     Ok(match column.kind {
-        Kind::Number => Content::Numbers(Box::new(Numbers::new(bins)?)),
+        Kind::Number => Content::Numbers(Box::new(Numbers::new(bins, scale)?)),
         Kind::Category if column.role == Role::Id => Content::Counted,
         Kind::Category | Kind::Boolean => Content::Names(Box::new(Categories::new()?)),
         Kind::Time => Content::Times(None),
@@ -239,7 +249,8 @@ fn content_for(column: &Column, bins: Option<&Bins>) -> Result<Content> {
 impl ColumnProfile {
     fn new(column: Column, reference: Option<&Reference>) -> Result<Self> {
         let fixed = reference.and_then(|reference| reference.column(&column.name)).filter(|fixed| fixed.profile.column.kind == column.kind);
-        let mut content = content_for(&column, fixed.and_then(|fixed| fixed.bins.as_ref()))?;
+        let scale = fixed.and_then(|fixed| fixed.profile.numbers()).map_or(SCALE, |numbers| numbers.histogram.scale());
+        let mut content = content_for(&column, fixed.and_then(|fixed| fixed.bins.as_ref()), scale)?;
         if let (Content::Names(names), Some(Content::Names(known))) = (&mut content, fixed.map(|fixed| &fixed.profile.content)) {
             names.pin(known.ranked().into_iter().map(|(name, _)| name));
         }
@@ -494,19 +505,24 @@ impl Profile {
         }
         let mut part = Self::new(&self.schema(), reference)?;
         part.update(batch, reference)?;
-        for _ in 0..halvings {
-            part.double()?;
-        }
+        part.raise(halvings);
         part.window = self.window;
         self.merge(&part)
     }
 
-    /// Every row stands for twice as many.
-    fn double(&mut self) -> Result<()> {
-        let (kept, squares) = (self.kept, self.squares);
-        self.merge(&self.clone())?;
-        (self.kept, self.squares) = (kept, squares.saturating_mul(4));
-        Ok(())
+    /// Every row stands for `2^halvings` times as many.
+    fn raise(&mut self, halvings: u32) {
+        self.rows <<= halvings;
+        self.squares = self.squares.saturating_mul(1 << (2 * halvings));
+        for column in &mut self.columns {
+            column.count <<= halvings;
+            column.nulls <<= halvings;
+            match &mut column.content {
+                Content::Numbers(numbers) => numbers.raise(halvings),
+                Content::Names(names) => names.raise(halvings),
+                Content::Times(_) | Content::Counted => {}
+            }
+        }
     }
 
     /// How many rows count as one independent row because they were sampled: at least 1, and 1 where none was left out (Kish, Survey
@@ -518,8 +534,21 @@ impl Profile {
     /// What was sampled, in words; `None` if nothing was left out.
     pub fn sampled(&self) -> Option<String> {
         let worth = self.rows as f64 / self.thinning();
-        (self.kept < self.rows)
-            .then(|| format!("sampled: {} of {} rows were kept, worth {worth:.0} independent ones", self.kept, self.rows))
+        (self.kept < self.rows).then(|| {
+            let inclusion = self.kept as f64 / self.rows as f64;
+            format!(
+                "sampled: {} of {} rows were kept, worth {worth:.0} independent ones; inclusion probability {inclusion:.4}",
+                self.kept, self.rows
+            )
+        })
+    }
+
+    /// Where rows were left out, limits of how many there were, one-sided at `alpha`: those kept were each kept by coins of their own.
+    pub fn rows_between(&self, alpha: f64) -> Option<(f64, f64)> {
+        // Each row kept stands for w of which w² - w is the variance it tells of.
+        let spread = libm::sqrt((self.squares.saturating_sub(self.rows)) as f64) * normal_quantile(1.0 - alpha);
+        let rows = self.rows as f64;
+        (self.kept < self.rows).then(|| ((rows - spread).max(self.kept as f64), rows + spread))
     }
 
     /// The column of this name.

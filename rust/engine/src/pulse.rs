@@ -20,6 +20,9 @@ struct Minute {
     errors: u64,
     /// Per rule, calls beyond its threshold; empty if no call was slow.
     slow: Vec<u64>,
+    /// Sums of the squares of what events and calls stand for, less their number.
+    #[serde(default)]
+    spread: [u64; 2],
 }
 
 /// Counts of a stretch of time.
@@ -29,9 +32,16 @@ pub(crate) struct Total {
     pub(crate) calls: u64,
     pub(crate) errors: u64,
     slow: Vec<u64>,
+    spread: [u64; 2],
 }
 
 impl Total {
+    /// How many events, and calls, count as one independent one because some were left out: at least 1 (Kish).
+    pub(crate) fn thinning(&self) -> (f64, f64) {
+        let of = |spread: u64, count: u64| 1.0 + spread as f64 / count.max(1) as f64;
+        (of(self.spread[0], self.events), of(self.spread[1], self.calls))
+    }
+
     pub(crate) fn slow(&self, rule: usize) -> u64 {
         self.slow.get(rule).copied().unwrap_or(0)
     }
@@ -62,22 +72,24 @@ impl Pulse {
         self.minutes.get_mut(&start)
     }
 
-    /// Counts events of one minute, some of them errors.
-    pub(crate) fn events(&mut self, time: i64, events: u64, errors: u64) {
+    /// Counts events of one minute, some of them errors; each stands for so many.
+    pub(crate) fn events(&mut self, time: i64, events: u64, errors: u64, each: u64) {
         if let Some(minute) = self.minute(time) {
-            minute.events += events;
-            minute.errors += errors;
+            minute.events += events * each;
+            minute.errors += errors * each;
+            minute.spread[0] = minute.spread[0].saturating_add(events.saturating_mul(each * (each - 1)));
         }
     }
 
-    /// Counts calls by what each of them took.
-    pub(crate) fn calls(&mut self, time: i64, seconds: f64, count: u64, rules: &[Rule]) {
+    /// Counts calls by what each of them took; each stands for so many.
+    pub(crate) fn calls(&mut self, time: i64, seconds: f64, count: u64, each: u64, rules: &[Rule]) {
         let Some(minute) = self.minute(time) else { return };
-        minute.calls += count;
+        minute.calls += count * each;
+        minute.spread[1] = minute.spread[1].saturating_add(count.saturating_mul(each * (each - 1)));
         for (at, rule) in rules.iter().enumerate() {
             if rule.threshold.is_some_and(|threshold| seconds > threshold) {
                 minute.slow.resize(rules.len(), 0);
-                minute.slow[at] += count;
+                minute.slow[at] += count * each;
             }
         }
     }
@@ -89,6 +101,7 @@ impl Pulse {
             mine.events += theirs.events;
             mine.calls += theirs.calls;
             mine.errors += theirs.errors;
+            mine.spread.iter_mut().zip(theirs.spread).for_each(|(to, from)| *to = to.saturating_add(from));
             mine.slow.resize(mine.slow.len().max(theirs.slow.len()), 0);
             mine.slow.iter_mut().zip(&theirs.slow).for_each(|(to, from)| *to += from);
         }
@@ -137,6 +150,7 @@ impl Pulse {
             out.events += minute.events;
             out.calls += minute.calls;
             out.errors += minute.errors;
+            out.spread.iter_mut().zip(minute.spread).for_each(|(to, from)| *to = to.saturating_add(from));
             out.slow.resize(out.slow.len().max(minute.slow.len()), 0);
             out.slow.iter_mut().zip(&minute.slow).for_each(|(to, from)| *to += from);
         }

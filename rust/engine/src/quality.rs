@@ -1,5 +1,7 @@
 //! How good the predictions of a tile were, by the labels that have come.
 
+use std::collections::BTreeMap;
+
 use barograph_core::codec::{Reader, Writer};
 use barograph_core::distributions::{binomial_lower, binomial_upper};
 use barograph_core::metrics::{BinaryMetrics, Metric, MulticlassMetrics, RegressionMetrics};
@@ -77,11 +79,48 @@ impl Quality {
         }
     }
 
-    /// Adds predictions with their labels; a score outside [0, 1] and what is not finite are left out. Classes are positions.
+    /// Adds predictions with their labels, each as many times as it stands for; a score outside [0, 1] and what is not finite are left
+    /// out. Classes are positions.
     ///
     /// # Errors
     /// None in practice.
     pub fn update(&mut self, joined: &[(Prediction, f64)]) -> Result<()> {
+        if joined.iter().all(|(prediction, _)| prediction.halvings == 0) {
+            return self.add(joined);
+        }
+        let mut by_halvings: BTreeMap<u8, Vec<(Prediction, f64)>> = BTreeMap::new();
+        for (prediction, label) in joined {
+            by_halvings.entry(prediction.halvings).or_default().push((prediction.clone(), *label));
+        }
+        for (halvings, rows) in by_halvings {
+            let mut part = self.empty()?;
+            part.add(&rows)?;
+            for _ in 0..halvings {
+                part.double()?;
+            }
+            self.merge(&part)?;
+        }
+        Ok(())
+    }
+
+    /// Of the same task, without rows.
+    fn empty(&self) -> Result<Self> {
+        let classes = if let Self::Multiclass(metrics) = self { metrics.confusion().len() } else { 0 };
+        Self::new(self.task(), classes)
+    }
+
+    /// Every row stands for twice as many.
+    fn double(&mut self) -> Result<()> {
+        match self {
+            Self::Binary(metrics) => metrics.double(),
+            Self::Multiclass(metrics) => metrics.double()?,
+            Self::Regression(metrics) => metrics.double()?,
+        }
+        Ok(())
+    }
+
+    /// Adds rows each of which stands for itself.
+    fn add(&mut self, joined: &[(Prediction, f64)]) -> Result<()> {
         match self {
             Self::Multiclass(metrics) => {
                 // Rows with a probability per class and rows without are different rows to the metrics.
@@ -120,8 +159,7 @@ impl Quality {
     /// # Errors
     /// `InvalidArgument` for rows that cannot be among these.
     pub fn remove(&mut self, joined: &[(Prediction, f64)]) -> Result<()> {
-        let classes = if let Self::Multiclass(metrics) = &*self { metrics.confusion().len() } else { 0 };
-        let mut gone = Self::new(self.task(), classes)?;
+        let mut gone = self.empty()?;
         gone.update(joined)?;
         match (self, &gone) {
             (Self::Binary(mine), Self::Binary(gone)) => mine.subtract(gone),
@@ -198,7 +236,7 @@ fn weights(weights: impl Iterator<Item = f64> + Clone) -> Option<Vec<f64>> {
 /// The metrics, the accuracy between its two-sided Clopper-Pearson limits.
 fn with_limits(metrics: &MulticlassMetrics, confidence: f64) -> Vec<Metric> {
     let (rows, unlabelled) = metrics.rows();
-    let (rows, alpha) = ((rows - unlabelled) as f64, 0.5 * (1.0 - confidence));
+    let (rows, alpha) = ((rows - unlabelled) as f64 / metrics.thinning(), 0.5 * (1.0 - confidence));
     let limited = metrics.metrics().into_iter().map(|metric| match metric.value {
         Some(share) if metric.name == "accuracy" => {
             let hits = libm::round(share * rows);

@@ -196,17 +196,19 @@ impl Rule {
     /// Judges how fast an objective's budget burns at the end of a minute; `None` if nothing happened in the windows.
     pub(crate) fn burn(&self, pulse: &Pulse, at: usize, end: i64, confidence: f64) -> Option<(Row, Verdict, Severity)> {
         let allowed = 1.0 - self.objective?;
-        let part =
-            |total: Total| if self.slo.as_deref() == Some("errors") { (total.errors, total.events) } else { (total.slow(at), total.calls) };
+        let part = |total: Total| {
+            let (events, calls) = total.thinning();
+            if self.slo.as_deref() == Some("errors") { (total.errors, total.events, events) } else { (total.slow(at), total.calls, calls) }
+        };
         let mut judged = None;
         for (burn, long, short, severity) in BURNS {
-            let (bad, all) = part(pulse.total(end - long, end));
-            let (recent, recently) = part(pulse.total(end - short, end));
+            let (bad, all, thinning) = part(pulse.total(end - long, end));
+            let (recent, recently, _) = part(pulse.total(end - short, end));
             if all == 0 {
                 continue;
             }
             let (rate, now) = (bad as f64 / all as f64, recent as f64 / recently.max(1) as f64);
-            let lower = binomial_lower(bad as f64, all as f64, 1.0 - confidence);
+            let lower = binomial_lower(bad as f64 / thinning, all as f64 / thinning, 1.0 - confidence);
             let limit = burn * allowed;
             let fires = lower > limit && now > limit;
             let hours = |length: i64| length as f64 / HOUR as f64;

@@ -25,7 +25,10 @@ pub(crate) struct Segments {
     /// Per segment column its values, nothing counted, and the columns it counts.
     columns: Vec<(SegmentCounts, Plan)>,
     tiles: BTreeMap<i64, Vec<SegmentCounts>>,
+    memory: usize,
     most: usize,
+    /// Segments of a column that are counted apart.
+    kept: usize,
     /// Tiles that were given up because there were too many.
     pub(crate) forgotten: u64,
 }
@@ -43,8 +46,23 @@ impl Segments {
     pub(crate) fn of(reference: &Reference, memory: usize) -> Self {
         let columns: Vec<(SegmentCounts, Plan)> =
             reference.segments.iter().map(|counts| (counts.cleared(), reference.plan(&counts.column))).collect();
-        let counters: usize = columns.iter().map(|(counts, _)| counts.counters()).sum();
-        Self { columns, tiles: BTreeMap::new(), most: (memory / (8 * counters.max(1))).max(2), forgotten: 0 }
+        let mut out = Self { columns, tiles: BTreeMap::new(), memory, most: 0, kept: 0, forgotten: 0 };
+        out.keep(usize::MAX);
+        out
+    }
+
+    /// Counts so many segments of each column apart from now on, those that were largest in the reference; the others are pooled, in
+    /// tiles that are not closed too. More than before are told apart in tiles that are still to come.
+    pub(crate) fn keep(&mut self, segments: usize) {
+        self.kept = segments;
+        self.tiles.values_mut().flatten().for_each(|counts| counts.pool(segments));
+        let counters: usize = self.columns.iter().map(|(counts, _)| counts.counters_of(segments)).sum();
+        self.most = (self.memory / (8 * counters.max(1))).max(2);
+    }
+
+    /// Bytes of the tiles that are not closed.
+    pub(crate) fn bytes(&self) -> usize {
+        self.tiles.values().flatten().map(|counts| 8 * counts.counters()).sum()
     }
 
     /// Whether there are none.
@@ -57,15 +75,16 @@ impl Segments {
     /// # Errors
     /// None in practice.
     pub(crate) fn count(&mut self, start: i64, batch: &RecordBatch, reference: &Reference, halvings: u32) -> Result<()> {
-        let columns = &self.columns;
-        let tile = self.tiles.entry(start).or_insert_with(|| columns.iter().map(|(counts, _)| counts.clone()).collect());
+        let (columns, kept) = (&self.columns, self.kept);
+        let empty = || columns.iter().map(|(counts, _)| counts.pooled(kept)).collect();
+        let tile = self.tiles.entry(start).or_insert_with(empty);
         let bins = |name: &str| reference.column(name).and_then(|fixed| fixed.bins.as_ref());
-        for (counts, (empty, plan)) in tile.iter_mut().zip(columns) {
+        for (counts, (_, plan)) in tile.iter_mut().zip(columns) {
             if halvings == 0 {
                 counts.count(batch, plan, &bins)?;
                 continue;
             }
-            let mut part = empty.clone();
+            let mut part = counts.cleared();
             part.count(batch, plan, &bins)?;
             for _ in 0..halvings {
                 part.merge(&part.clone());
@@ -108,7 +127,11 @@ impl Segments {
     pub(crate) fn merge(&mut self, other: &Self, closed: i64) {
         for (start, theirs) in other.tiles.range(closed..) {
             match self.tiles.get_mut(start) {
-                Some(mine) => mine.iter_mut().zip(theirs).for_each(|(mine, theirs)| mine.merge(theirs)),
+                Some(mine) => mine.iter_mut().zip(theirs).for_each(|(mine, theirs)| {
+                    // What one has pooled cannot be told apart any more.
+                    mine.pool(theirs.names.len());
+                    mine.merge(&theirs.pooled(mine.names.len()));
+                }),
                 None => drop(self.tiles.insert(*start, theirs.clone())),
             }
         }
@@ -128,12 +151,18 @@ impl Segments {
         let later = self.tiles.split_off(&end);
         let tiles = std::mem::replace(&mut self.tiles, later);
         let mut out = Vec::new();
-        let tests: usize = self.columns.iter().map(|(counts, plan)| 2 * (counts.names.len() + 1) * plan.len()).sum();
+        let kept = |at: usize| {
+            let told = tiles.range(start..).filter_map(|(_, tile)| Some(tile.get(at)?.names.len()));
+            told.min().unwrap_or(usize::MAX)
+        };
+        let tests: usize =
+            self.columns.iter().enumerate().map(|(at, (counts, plan))| 2 * (counts.names.len().min(kept(at)) + 1) * plan.len()).sum();
         let level = (share / tests.max(1) as f64).min(settings.alpha());
         for (at, (empty, plan)) in self.columns.iter().enumerate() {
-            let mut counts = empty.clone();
-            tiles.range(start..).filter_map(|(_, tile)| tile.get(at)).for_each(|tile| counts.merge(tile));
-            let Some(fixed) = reference.segments.get(at) else { continue };
+            let kept = kept(at);
+            let mut counts = empty.pooled(kept);
+            tiles.range(start..).filter_map(|(_, tile)| tile.get(at)).for_each(|tile| counts.merge(&tile.pooled(kept)));
+            let Some(fixed) = reference.segments.get(at).map(|fixed| fixed.pooled(kept)) else { continue };
             for ((name, was), (_, is)) in fixed.segments().zip(counts.segments()) {
                 let segment = format!("{}={name}", empty.column);
                 let row = |column: &str, method: Method| Row {
@@ -183,7 +212,7 @@ impl Segments {
             let mut tile = Vec::new();
             for (known, plan) in &self.columns {
                 let counts = SegmentCounts::decode(reader, |_| plan.iter().map(|(_, groups)| groups.counters()).collect())?;
-                if (&counts.column, &counts.names) != (&known.column, &known.names) {
+                if counts.column != known.column || !known.names.starts_with(&counts.names) {
                     return Err(barograph_core::Error::decode("the segments of a monitor are not those of its reference"));
                 }
                 tile.push(counts);

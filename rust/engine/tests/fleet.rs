@@ -1,4 +1,4 @@
-//! Many monitors that gather and one that judges are one monitor that has seen it all: to the byte, in any order of deltas.
+//! Many monitors that hand_on and one that judges are one monitor that has seen it all: to the byte, in any order of deltas.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::sync::Arc;
@@ -87,7 +87,7 @@ fn deltas(reference: &Arc<Reference>, edges: u64, seed: u64) -> Vec<Vec<u8>> {
     let mut out = Vec::new();
     for edge in 0..edges {
         let mut own = monitor(reference);
-        own.gather();
+        own.hand_on();
         let rows: Vec<u64> = (0..EVENTS).filter(|row| murmur3_of_word(*row, seed).0 % edges == edge).collect();
         // Labels of events that others have seen.
         let truths: Vec<u64> = (0..EVENTS).filter(|row| row % 3 != 0 && murmur3_of_word(*row, seed + 1).0 % edges == edge).collect();
@@ -104,7 +104,7 @@ fn deltas(reference: &Arc<Reference>, edges: u64, seed: u64) -> Vec<Vec<u8>> {
         rows.chunks(90).skip(rest).for_each(|rows| observe(&mut own, rows));
         truths.chunks(60).skip(rest).for_each(|truths| own.label(&labels(truths), "id", "label", None, 7).unwrap());
         out.extend(own.cut(99).unwrap());
-        assert_eq!((own.counts()[0].1, own.gathered()), (0, 0));
+        assert_eq!((own.counts()[0].1, own.untold()), (0, 0));
     }
     let mut bytes: Vec<_> = out.iter().map(Delta::to_bytes).collect();
     bytes.sort_by_key(|bytes| murmur3_of_word(bytes.len() as u64, seed + 2).0);
@@ -141,7 +141,7 @@ fn what_comes_late_is_what_a_late_event_is() {
     let (mut alone, mut judge) = (monitor(&reference), monitor(&reference));
     observe(&mut alone, &(0..3000).collect::<Vec<_>>());
     let mut first = monitor(&reference);
-    first.gather();
+    first.hand_on();
     let mut second = first.clone();
     observe(&mut first, &(0..3000).collect::<Vec<_>>());
     // A third of it is late, and has ids that were seen.
@@ -167,7 +167,7 @@ fn what_comes_late_is_what_a_late_event_is() {
 fn another_reference_or_policy_adds_nothing() {
     let reference = reference();
     let mut own = monitor(&reference);
-    own.gather();
+    own.hand_on();
     observe(&mut own, &[1, 2, 3]);
     let bytes = own.cut(0).unwrap().remove(0).to_bytes();
     let mut policy = policy();
@@ -185,7 +185,7 @@ fn another_reference_or_policy_adds_nothing() {
 fn no_cut_or_flipped_byte_of_a_delta_does_harm() {
     let reference = reference();
     let mut own = monitor(&reference);
-    own.gather();
+    own.hand_on();
     observe(&mut own, &(0..30).collect::<Vec<_>>());
     own.label(&labels(&[1, 2]), "id", "label", None, 7).unwrap();
     let whole = own.cut(0).unwrap().remove(0).to_bytes();

@@ -9,6 +9,7 @@ mod border;
 mod detectors;
 mod errors;
 mod estimates;
+mod governed;
 mod keys;
 mod ledgers;
 mod metrics;
@@ -59,6 +60,7 @@ fn _barograph(module: &Bound<'_, PyModule>) -> PyResult<()> {
     profiles::register(module)?;
     references::register(module)?;
     ledgers::register(module)?;
+    governed::register(module)?;
     monitors::register(module)?;
     scores::register(module)?;
     detectors::register(module)?;

@@ -5,12 +5,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use barograph_core::Error;
 use barograph_engine::Monitor;
-use barograph_engine::events::{Events, Value};
+use barograph_engine::events::{Events, Marks, Value};
+use barograph_engine::governor::{Detail, LAST};
 use barograph_engine::labels::{key_of_integer, key_of_name};
 use barograph_engine::monitor::{Config, Roles};
 use barograph_engine::policy::Policy;
 use barograph_engine::quality::Task;
-use barograph_engine::schema::{Kind, Role};
+use barograph_engine::schema::{Kind, Role, Schema};
 use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyString};
@@ -18,6 +19,7 @@ use serde::Serialize;
 
 use crate::border::for_each_batch;
 use crate::errors::{Raise, raised};
+use crate::governed::Governed;
 use crate::profiles::lock;
 use crate::references::PyReference;
 use crate::sketches::PyExponentialHistogram;
@@ -38,7 +40,8 @@ struct Field {
 
 /// Single events on their way, and what was odd about them.
 struct Gathering {
-    events: Events,
+    /// By how many times they were halved.
+    events: Vec<(u32, Events)>,
     /// Seconds, time, and whether it failed, of calls apart from events.
     calls: Vec<(f64, i64, Option<bool>)>,
     unknown: u64,
@@ -55,9 +58,27 @@ struct PyMonitor {
     /// Locked before any gathering, never after one.
     inner: Mutex<Monitor>,
     gathering: [Mutex<Gathering>; PLACES],
+    schema: Schema,
     fields: Vec<Field>,
     /// A score is the reference's column of that role only where labels are judged by one.
     binary: bool,
+    /// Present if it has a budget of processor time or bytes.
+    governed: Option<Governed>,
+}
+
+impl Gathering {
+    /// The events of so many halvings.
+    fn of(&mut self, halvings: u32, schema: &Schema) -> &mut Events {
+        let at = self.events.iter().position(|(known, _)| *known == halvings).unwrap_or_else(|| {
+            self.events.push((halvings, Events::new(schema)));
+            self.events.len() - 1
+        });
+        &mut self.events[at].1
+    }
+
+    fn len(&self) -> usize {
+        self.events.iter().map(|(_, events)| events.len()).sum()
+    }
 }
 
 /// The place of this thread.
@@ -78,35 +99,64 @@ impl PyMonitor {
         let fields = schema.columns.iter();
         let fields =
             fields.map(|column| Field { name: PyString::new(py, &column.name).unbind(), kind: column.kind, role: column.role }).collect();
-        let gathering =
-            std::array::from_fn(|_| Mutex::new(Gathering { events: Events::new(&schema), calls: Vec::new(), unknown: 0, mistyped: 0 }));
-        Self { inner: Mutex::new(monitor), gathering, fields, binary }
+        let gathering = std::array::from_fn(|_| Mutex::new(Gathering { events: Vec::new(), calls: Vec::new(), unknown: 0, mistyped: 0 }));
+        let governed = Governed::new(monitor.policy().budget.limits());
+        Self { inner: Mutex::new(monitor), gathering, schema, fields, binary, governed }
     }
 
     /// Hands on what was gathered if it is enough; while a window closes nobody waits for that.
     fn hand_on(&self, py: Python<'_>, len: usize) -> PyResult<()> {
         let free = || !matches!(self.inner.try_lock(), Err(TryLockError::WouldBlock));
         if len >= GATHERED * PATIENCE || len >= GATHERED && free() {
-            drop(self.current(py)?);
+            match &self.governed {
+                Some(governed) => {
+                    governed.measured(|| self.handed_on(py).map(drop))?;
+                    governed.step();
+                }
+                None => drop(self.handed_on(py)?),
+            }
         }
         Ok(())
     }
 
-    /// Hands on what was gathered: whoever looks at the monitor has to see it.
+    /// The monitor with everything in it: whoever looks at it has to see what was gathered.
     fn current(&self, py: Python<'_>) -> PyResult<MutexGuard<'_, Monitor>> {
+        let mut monitor = self.handed_on(py)?;
+        monitor.settle().raise()?;
+        if let Some(governed) = &self.governed {
+            follow(governed, &mut monitor);
+        }
+        Ok(monitor)
+    }
+
+    /// Hands on what was gathered.
+    fn handed_on(&self, py: Python<'_>) -> PyResult<MutexGuard<'_, Monitor>> {
         let mut monitor = held(py, &self.inner);
         for gathering in &self.gathering {
             let mut gathering = held(py, gathering);
             for (seconds, time, failed) in std::mem::take(&mut gathering.calls) {
                 monitor.call(seconds, time, failed).raise()?;
             }
-            if !gathering.events.is_empty() {
-                let (batch, marks) = gathering.events.take().raise()?;
-                drop(gathering);
-                monitor.add(&batch, &marks).raise()?;
+            let mut taken = Vec::new();
+            for (halvings, events) in gathering.events.iter_mut().filter(|(_, events)| !events.is_empty()) {
+                let (batch, marks) = events.take().raise()?;
+                taken.push((batch, Marks { halvings: *halvings, ..marks }));
+            }
+            drop(gathering);
+            for (batch, marks) in taken {
+                monitor.add_gathered(batch, marks).raise()?;
             }
         }
         Ok(monitor)
+    }
+}
+
+/// Tells the governor what the monitor holds, and keeps the detail that it says.
+fn follow(governed: &Governed, monitor: &mut Monitor) {
+    governed.holds(monitor.bytes());
+    governed.step();
+    if monitor.detail() != governed.detail() {
+        monitor.keep(governed.detail());
     }
 }
 
@@ -205,12 +255,76 @@ impl PyMonitor {
     /// `roles` is JSON: time, id, score, latency, error.
     fn observe(&self, py: Python<'_>, frame: &Bound<'_, PyAny>, roles: &str, now: i64) -> PyResult<()> {
         let roles: Roles = serde_json::from_str(roles).map_err(|error| raised(&Error::invalid(error.to_string())))?;
-        drop(self.current(py)?);
-        for_each_batch(frame, |batch| lock(&self.inner).observe(batch, &roles, now))
+        drop(self.handed_on(py)?);
+        let Some(governed) = &self.governed else {
+            return for_each_batch(frame, |batch| lock(&self.inner).observe(batch, &roles, now));
+        };
+        for_each_batch(frame, |batch| {
+            let (kept, halvings) = governed.thinned(batch)?;
+            let mut monitor = lock(&self.inner);
+            monitor.observe_sampled(&kept, &roles, now, halvings)?;
+            follow(governed, &mut monitor);
+            Ok(())
+        })
     }
 
-    /// One event; times in nanoseconds. A value of another kind than its column counts as null.
-    #[pyo3(signature = (row, time, id, prediction, score, chances, weight, latency, error))]
+    /// Whether it has a budget.
+    #[getter]
+    fn governed(&self) -> bool {
+        self.governed.is_some()
+    }
+
+    /// Throws the coins of a single event: how many times it was halved, -1 if it is left out.
+    fn admit(&self) -> i32 {
+        self.governed.as_ref().map_or(0, |governed| governed.admit().map_or(-1, |halvings| halvings as i32))
+    }
+
+    /// So many nanoseconds of processor time were taken outside of here.
+    fn spend(&self, nanoseconds: u64) {
+        if let Some(governed) = &self.governed {
+            governed.spend(nanoseconds);
+        }
+    }
+
+    /// With `on` no call counts; without it, what a call costs even if its event is left out.
+    fn rehearse(&self, on: bool, seconds: f64) {
+        if let Some(governed) = &self.governed {
+            governed.rehearse(on, seconds);
+        }
+    }
+
+    /// Samples at this depth with the coins of this seed, whatever it costs: for tests and measurements.
+    fn pin(&self, depth: f64, seed: u64) {
+        if let Some(governed) = &self.governed {
+            governed.pin(depth, seed);
+        }
+    }
+
+    /// Keeps this much detail from now on, 0 for all of it: what the governor does when bytes are short.
+    fn keep(&self, py: Python<'_>, level: u8) -> PyResult<()> {
+        self.current(py)?.keep(Detail { level: level.min(LAST) });
+        if let Some(governed) = &self.governed {
+            governed.set_level(level.min(LAST));
+        }
+        Ok(())
+    }
+
+    /// Bytes that were written to a file, and bytes that were handed out.
+    #[pyo3(signature = (disk, wire))]
+    fn wrote(&self, disk: Option<u64>, wire: u64) {
+        if let Some(governed) = &self.governed {
+            governed.wrote(disk, wire);
+        }
+    }
+
+    /// What monitoring costs and what was given up for it, as JSON; None without a budget.
+    fn cost(&self, py: Python<'_>) -> PyResult<Option<String>> {
+        drop(self.current(py)?);
+        self.governed.as_ref().map(|governed| json(&governed.told())).transpose()
+    }
+
+    /// One event; times in nanoseconds. A value of another kind than its column counts as null. `halvings`: what `admit` gave.
+    #[pyo3(signature = (row, time, id, prediction, score, chances, weight, latency, error, halvings=0))]
     #[allow(clippy::too_many_arguments)] // one per keyword of `observe`; a tuple would be built for every event
     fn observe_one(
         &self,
@@ -223,12 +337,14 @@ impl PyMonitor {
         weight: Option<f64>,
         latency: Option<f64>,
         error: bool,
+        halvings: u32,
     ) -> PyResult<()> {
         let py = row.py();
         let id = key(id)?;
         let mut gathering = held(py, &self.gathering[place()]);
-        gathering.events.begin(time, id, (score, chances.map(Vec::into_boxed_slice).unwrap_or_default(), weight), latency, error);
-        let mut found = 0;
+        let (mut found, mut mistyped) = (0, 0);
+        let events = gathering.of(halvings, &self.schema);
+        events.begin(time, id, (score, chances.map(Vec::into_boxed_slice).unwrap_or_default(), weight), latency, error);
         for (column, field) in self.fields.iter().enumerate() {
             let mut item = row.get_item(field.name.bind(py)).ok().flatten();
             found += usize::from(item.is_some());
@@ -241,13 +357,17 @@ impl PyMonitor {
             }
             let known = item.as_ref().map_or(Some(Value::Null), |item| value(field.kind, item));
             if known.is_none() {
-                gathering.mistyped += 1;
+                mistyped += 1;
             }
-            gathering.events.field(column, known.unwrap_or(Value::Null));
+            events.field(column, known.unwrap_or(Value::Null));
         }
         gathering.unknown += row.len().saturating_sub(found) as u64;
-        let len = gathering.events.len();
+        gathering.mistyped += mistyped;
+        let len = gathering.len();
         drop(gathering);
+        if let Some(governed) = &self.governed {
+            governed.admitted();
+        }
         self.hand_on(py, len)
     }
 
@@ -255,6 +375,9 @@ impl PyMonitor {
     #[pyo3(signature = (seconds, time, failed))]
     fn call(&self, py: Python<'_>, seconds: f64, time: i64, failed: Option<bool>) -> PyResult<()> {
         let mut gathering = held(py, &self.gathering[place()]);
+        if let Some(governed) = &self.governed {
+            governed.called();
+        }
         gathering.calls.push((seconds, time, failed));
         let len = gathering.calls.len();
         drop(gathering);
@@ -268,7 +391,7 @@ impl PyMonitor {
     }
 
     fn version(&self, py: Python<'_>, version: &str, time: i64) -> PyResult<()> {
-        self.current(py)?.version(version, time);
+        self.handed_on(py)?.version(version, time);
         Ok(())
     }
 
@@ -279,12 +402,15 @@ impl PyMonitor {
 
     #[pyo3(signature = (frame, id, label, now, time=None))]
     fn label(&self, py: Python<'_>, frame: &Bound<'_, PyAny>, id: &str, label: &str, now: i64, time: Option<&str>) -> PyResult<()> {
-        drop(self.current(py)?);
+        drop(self.handed_on(py)?);
         for_each_batch(frame, |batch| lock(&self.inner).label(batch, id, label, time, now))
     }
 
     fn tick(&self, py: Python<'_>, now: i64) -> PyResult<()> {
-        drop(self.current(py)?);
+        drop(self.handed_on(py)?);
+        if let Some(governed) = &self.governed {
+            follow(governed, &mut held(py, &self.inner));
+        }
         py.detach(|| lock(&self.inner).tick(now)).raise()
     }
 
@@ -330,6 +456,9 @@ impl PyMonitor {
         let odd = self.gathering.iter().map(|gathering| held(py, gathering)).map(|gathering| (gathering.unknown, gathering.mistyped));
         let (unknown, mistyped) = odd.fold((0, 0), |sum, odd| (sum.0 + odd.0, sum.1 + odd.1));
         counts.extend([("unknown_fields", unknown), ("mistyped_fields", mistyped)]);
+        if let Some(governed) = &self.governed {
+            counts.push(("left_out", governed.left_out()));
+        }
         Ok(counts)
     }
 }

@@ -39,6 +39,11 @@ impl PyReference {
         schema_json(&self.inner.schema())
     }
 
+    /// The same with coarser histograms.
+    fn coarsened(&self, py: Python<'_>, scale: u8) -> PyResult<Self> {
+        Ok(Self { inner: Arc::new(py.detach(|| self.inner.coarsened(scale)).raise()?) })
+    }
+
     /// Edges of a column's bins and the reference's counts: below, the bins, above.
     fn bins(&self, name: &str) -> Option<(Vec<f64>, Vec<u64>)> {
         let column = self.inner.column(name)?;

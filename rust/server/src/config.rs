@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use barograph_core::{Error, Result};
+use barograph_engine::limits::Limits;
+pub use barograph_engine::limits::Size;
 use barograph_engine::policy::Policy;
 use serde::{Deserialize, Serialize};
 
@@ -61,40 +63,6 @@ impl Address {
     }
 }
 
-/// A number of bytes; as text "64MB", "1GB".
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "Amount")]
-pub struct Size(pub usize);
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Amount {
-    Bytes(usize),
-    Text(String),
-}
-
-impl TryFrom<Amount> for Size {
-    type Error = String;
-
-    fn try_from(amount: Amount) -> std::result::Result<Self, String> {
-        let text = match amount {
-            Amount::Bytes(bytes) => return Ok(Self(bytes)),
-            Amount::Text(text) => text,
-        };
-        let split = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
-        let (number, unit) = text.split_at(split);
-        let unit = match unit.trim() {
-            "" | "B" => 1,
-            "kB" | "KB" => 1 << 10,
-            "MB" => 1 << 20,
-            "GB" => 1 << 30,
-            _ => return Err(format!("expected a size such as \"64MB\", got {text:?}")),
-        };
-        let size = number.parse::<usize>().ok().and_then(|number| number.checked_mul(unit));
-        size.map(Self).ok_or_else(|| format!("expected a size such as \"64MB\", got {text:?}"))
-    }
-}
-
 /// Certificates.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -139,7 +107,8 @@ struct File {
     health_metrics: bool,
     data: Option<PathBuf>,
     acknowledge: Acknowledge,
-    memory: Size,
+    budget: Limits,
+    memory: Option<Size>,
     max_body: Option<Size>,
     max_connections: usize,
     max_models: usize,
@@ -195,7 +164,8 @@ impl Default for File {
             health_metrics: true,
             data: None,
             acknowledge: Acknowledge::default(),
-            memory: Size(256 << 20),
+            budget: Limits::default(),
+            memory: None,
             max_body: None,
             max_connections: 12_000,
             max_models: 200,
@@ -232,6 +202,8 @@ pub struct Config {
     pub data: PathBuf,
     /// When arrivals are acknowledged.
     pub acknowledge: Acknowledge,
+    /// What the process may cost.
+    pub budget: Limits,
     /// Bytes that the process may take, about.
     pub memory: usize,
     /// The largest body, decoded.
@@ -364,6 +336,8 @@ impl Config {
             Some(OneOrMany::One(one)) => vec![one],
             Some(OneOrMany::Many(many)) => many,
         };
+        // A limit that is measured is what the rest is made for, unless that is stated.
+        let memory = file.memory.or(file.budget.memory).map_or(256 << 20, |size| size.0);
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Ok(Self {
             listen,
@@ -371,8 +345,9 @@ impl Config {
             health_metrics: file.health_metrics,
             data: file.data.unwrap_or_else(|| PathBuf::from("barograph-data")),
             acknowledge: file.acknowledge,
-            memory: file.memory.0,
-            max_body: file.max_body.map_or((file.memory.0 / 4).min(32 << 20), |size| size.0),
+            budget: file.budget,
+            memory,
+            max_body: file.max_body.map_or((memory / 4).min(32 << 20), |size| size.0),
             max_connections: file.max_connections,
             max_models: file.max_models,
             shards: file.shards.unwrap_or_else(|| (cores / 2).clamp(1, 8)),
@@ -406,6 +381,14 @@ impl Config {
         }
         if self.memory < 64 << 20 {
             return Err(Error::invalid(format!("`memory` must be at least 64MB, got {} bytes", self.memory)));
+        }
+        self.budget.check(64 << 20)?;
+        if let Some(limit) = self.budget.memory.filter(|limit| limit.0 < self.memory) {
+            return Err(Error::invalid(format!(
+                "`memory` of [budget] ({} bytes) must be at least `memory` ({} bytes)",
+                limit.0, self.memory
+            ))
+            .hint("state one of them: without `memory` that of the budget counts"));
         }
         if self.max_body < 1 << 10 || self.max_body > self.memory / 4 {
             return Err(Error::invalid(format!("`max_body` must be between 1kB and a quarter of `memory`, got {} bytes", self.max_body)));
@@ -506,6 +489,23 @@ mod tests {
         assert_eq!(says(&(token("a") + &token("b"))), "");
         for text in [token("a") + &token("a"), token("admin"), token("")] {
             assert!(says(&text).contains("which is taken"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_budget_is_the_process_s() {
+        let of = |text: &str| Config::from_toml(text, "x").and_then(|config| config.check().map(|()| config));
+        let config = of("[budget]\ncpu = \"1%\"\nmemory = \"128MB\"\nwire = \"10kB/s\"\n").unwrap();
+        assert_eq!((config.memory, config.budget.cpu.map(|share| share.0), config.budget.sampling), (128 << 20, Some(0.01), true));
+        for (text, says) in [
+            ("[budget]\ncpu = \"101%\"", "x:2: `cpu` of the budget: expected more than 0"),
+            ("[budget]\ncpus = 1", "x:2: unknown field `cpus`"),
+            ("[budget]\nmemory = \"1MB\"", "`memory` must be at least 64MB"),
+            ("memory = \"1GB\"\n[budget]\nmemory = \"128MB\"", "`memory` of [budget]"),
+            ("[models.m.budget]\ncpu = \"1%\"", "x, model m: `budget.cpu`"),
+        ] {
+            let error = of(text).unwrap_err();
+            assert!(error.message.contains(says), "{error}");
         }
     }
 

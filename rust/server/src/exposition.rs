@@ -83,7 +83,9 @@ fn shown(model: &Model, behind: bool) -> Shown {
     match &model.state {
         State::Learning(learning) => out.learning = Some(learning.seen),
         State::Watching(monitor) => {
-            out.odd.extend(monitor.counts().into_iter().filter(|(what, _)| *what != "events"));
+            // The model counts what was left out before it had a monitor, too.
+            let own = monitor.counts().into_iter().filter(|(what, _)| !matches!(*what, "events" | "sampled_out"));
+            out.odd.extend(own);
             out.rows = latest(monitor);
             out.window_end = monitor.last_window().map(|(_, end)| end);
             out.open = monitor.open_alerts().into_iter().map(|(name, severity)| (name, word(severity))).collect();
@@ -298,6 +300,17 @@ fn own(sidecar: &Sidecar, out: &mut Exposition) {
         family.push([], Value::Count(value));
         family
     };
+    let spending = &sidecar.spending;
+    let mut spent = Family::new(Kind::Gauge, "barograph_budget_used", "What it costs: cores, bytes, bytes per second.", None);
+    let mut limits = Family::new(Kind::Gauge, "barograph_budget_limit", "And what [budget] allows.", None);
+    for (what, used, limit) in spending.used() {
+        spent.push([("what", what.to_owned())], Value::Number(used));
+        limit.iter().for_each(|limit| limits.push([("what", what.to_owned())], Value::Number(*limit)));
+    }
+    let mut governed = Family::new(Kind::Counter, "barograph_budget_steps_total", "Steps to keep to the budget, by what was done.", None);
+    for (what, count) in spending.counts() {
+        governed.push([("what", what.to_owned())], Value::Count(count));
+    }
     let mut deliveries = Family::new(Kind::Counter, "barograph_deliveries_total", "Alerts by sink and what became of them.", None);
     for (sink, outcome, count) in sidecar.delivered() {
         deliveries.push([("sink", sink), ("outcome", outcome.to_owned())], Value::Count(count));
@@ -315,6 +328,11 @@ fn own(sidecar: &Sidecar, out: &mut Exposition) {
         gauge("barograph_queue_bytes", "Memory of what is on its way.", Some(Unit::Bytes), Value::Count(queued as u64)),
         gauge("barograph_queue_limit_bytes", "And how much there may be.", Some(Unit::Bytes), Value::Count(most as u64)),
         gauge("barograph_memory_bytes", "Resident memory.", Some(Unit::Bytes), Value::Count(memory())),
+        spent,
+        limits,
+        governed,
+        gauge("barograph_inclusion_probability", "With which an event is kept.", None, Value::Number(spending.inclusion())),
+        gauge("barograph_detail_level", "0 while nothing is given up, up to 4.", None, Value::Count(spending.detail().level.into())),
         gauge("barograph_connections", "Open connections.", None, Value::Count(load(&counters.connections))),
         gauge("barograph_problems", "What /readyz complains of.", None, Value::Count(sidecar.models.troubles().len() as u64)),
         counter(

@@ -2,9 +2,11 @@
 
 pub mod access;
 pub mod api;
+pub mod budget;
 pub mod config;
 pub mod control;
 pub mod counters;
+pub mod cpu;
 pub mod datagrams;
 pub mod deliver;
 pub mod exporters;

@@ -10,6 +10,7 @@ use barograph_core::codec::{Reader, Writer};
 use barograph_core::hash::murmur3_x64_128;
 use barograph_core::{Error, Result};
 use barograph_engine::delta::{Delta, Layout};
+use barograph_engine::governor::{Detail, LAST};
 use barograph_engine::labels::{Overlay, Shelf};
 use barograph_engine::monitor::{Config, Roles};
 use barograph_engine::policy::Policy;
@@ -122,6 +123,12 @@ impl Settings {
     /// `InvalidArgument` naming the key.
     pub fn check(&self) -> Result<()> {
         self.policy.0.check()?;
+        let budget = &self.policy.0.budget;
+        let own = [("cpu", budget.cpu.is_some()), ("disk", budget.disk.is_some()), ("wire", budget.wire.is_some())];
+        if let Some((key, _)) = own.into_iter().find(|(_, stated)| *stated) {
+            return Err(Error::invalid(format!("`budget.{key}` of a model cannot be kept to by a sidecar, whose models share it"))
+                .hint(format!("state `{key}` in [budget] at the top of the sidecar's file")));
+        }
         if let Some(role) = self.roles.keys().find(|role| Mark::of(role).is_none()) {
             let known: Vec<&str> = Mark::ALL.iter().map(|mark| &mark.name()[1..]).collect();
             return Err(Error::invalid(format!("`roles` names role {role:?}")).hint(format!("roles are {}", known.join(", "))));
@@ -194,6 +201,8 @@ pub struct Model {
     pub counts: Counts,
     /// The last time anything happened to it.
     pub now: i64,
+    /// What is kept of it, to keep to the sidecar's budget.
+    pub detail: Detail,
     /// The record up to which what waits for labels was written to its shelf.
     pub shelved_at: u64,
     /// What came of numbered streams.
@@ -220,6 +229,7 @@ impl Model {
             state: State::Learning(Learning::default()),
             counts: Counts::default(),
             now: 0,
+            detail: Detail::default(),
             shelved_at: 0,
             streams: Streams::default(),
             outbox: None,
@@ -253,10 +263,17 @@ impl Model {
         }
     }
 
+    /// Adds what was gathered of sampled events: whoever looks has to see it.
+    pub fn settle(&mut self) {
+        if let State::Watching(monitor) = &mut self.state {
+            self.counts.failed += u64::from(monitor.settle().is_err());
+        }
+    }
+
     /// Events and labels that are to be told to the aggregator.
-    pub fn gathered(&self) -> usize {
+    pub fn untold(&self) -> usize {
         match &self.state {
-            State::Watching(monitor) => monitor.gathered(),
+            State::Watching(monitor) => monitor.untold(),
             State::Learning(learning) => learning.kept as usize,
         }
     }
@@ -414,6 +431,13 @@ impl Model {
                 self.replaced(before);
                 Ok(())
             }
+            Happening::Keep(level) => {
+                self.detail = Detail { level: *level };
+                if let State::Watching(monitor) = &mut self.state {
+                    monitor.keep(self.detail);
+                }
+                Ok(())
+            }
             Happening::Deploy(version, time, until) => {
                 if let State::Watching(monitor) = &mut self.state {
                     monitor.deploy(version, *time, *until);
@@ -423,7 +447,7 @@ impl Model {
             Happening::Erase(key) => {
                 self.pairing.erase(*key).map_err(|problem| Error::invalid(problem.detail))?;
                 match &mut self.state {
-                    State::Watching(monitor) => monitor.erase(*key),
+                    State::Watching(monitor) => monitor.erase(*key)?,
                     State::Learning(learning) => learning.erase(*key)?,
                 }
                 Ok(())
@@ -456,7 +480,7 @@ impl Model {
             (Some(stream), None) => {
                 self.outbox = Some(Outbox::new(stream));
                 if let State::Watching(monitor) = &mut self.state {
-                    monitor.gather();
+                    monitor.hand_on();
                 }
             }
             (None, Some(outbox)) if outbox.is_empty() => {
@@ -629,8 +653,9 @@ impl Model {
         }
         let config = Config { name: self.name.clone(), policy: self.settings.policy.0.clone(), privacy: self.settings.described() };
         let mut monitor = Monitor::new(config, reference)?;
+        monitor.keep(self.detail);
         if self.outbox.is_some() {
-            monitor.gather();
+            monitor.hand_on();
         }
         self.state = State::Watching(Box::new(monitor));
         Ok(())
@@ -667,6 +692,7 @@ impl Model {
         writer.str(&self.settings.to_json()?);
         writer.i64(self.now);
         writer.u64(self.shelved_at);
+        writer.u8(self.detail.level);
         let counts = self.counts;
         let counts = [
             counts.events,
@@ -721,6 +747,7 @@ impl Model {
         let mut out = Self::new(&name, settings);
         out.now = reader.i64()?;
         out.shelved_at = reader.u64()?;
+        out.detail = Detail { level: reader.u8()?.min(LAST) };
         let mut count = || reader.u64();
         out.counts = Counts {
             events: count()?,

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use barograph_core::codec::{Reader, Writer};
 use barograph_core::{Error, Result};
 use barograph_engine::labels::{Known, Label, MOST_WEIGHT, Overlay, Prediction, Shelf};
+use barograph_engine::monitor::MOST_HALVINGS;
 use fjall::compaction::Leveled;
 use fjall::config::PartitioningPolicy;
 use fjall::{AbstractTree, Database, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode};
@@ -581,14 +582,14 @@ impl Shelf for Pending {
 
 /// A record's bytes: flags, then what they announce.
 mod form {
-    use super::{Error, Known, Label, MOST_WEIGHT, Prediction, Reader, Result, SECOND, Writer};
+    use super::{Error, Known, Label, MOST_HALVINGS, MOST_WEIGHT, Prediction, Reader, Result, SECOND, Writer};
 
     /// A label without an event: only that follows.
     pub(super) const WAITING: u8 = 1;
     /// A score, as a double; or as a float if it is one.
     const SCORE: u8 = 2;
     const SHORT: u8 = 4;
-    /// A weight other than 1.
+    /// A weight other than 1, or halvings: both follow.
     const WEIGHT: u8 = 8;
     /// A label; as a byte if it is one.
     const LABEL: u8 = 16;
@@ -616,7 +617,7 @@ mod form {
     pub(super) fn encode(prediction: Option<&Prediction>, label: Option<Label>) -> Vec<u8> {
         let mut flags = if prediction.is_some() { 0 } else { WAITING };
         let mut rest = Writer::new();
-        if let Some(Prediction { tile, score, chances, weight }) = prediction {
+        if let Some(Prediction { tile, score, chances, weight, halvings }) = prediction {
             if tile % SECOND == 0 {
                 flags |= SECONDS;
                 rest.i64(tile / SECOND);
@@ -634,9 +635,10 @@ mod form {
                 }
                 None => {}
             }
-            if *weight != 1.0 {
+            if *weight != 1.0 || *halvings > 0 {
                 flags |= WEIGHT;
                 rest.f64(*weight);
+                rest.u8(*halvings);
             }
             if !chances.is_empty() {
                 flags |= CHANCES;
@@ -674,13 +676,13 @@ mod form {
                 (true, true) => Some(f64::from(read_float(&mut reader)?)),
                 (true, false) => Some(reader.f64()?),
             };
-            let weight = if has(WEIGHT) { reader.f64()? } else { 1.0 };
-            if !(0.0..=MOST_WEIGHT).contains(&weight) {
+            let (weight, halvings) = if has(WEIGHT) { (reader.f64()?, reader.u8()?) } else { (1.0, 0) };
+            if !(0.0..=MOST_WEIGHT).contains(&weight) || u32::from(halvings) > MOST_HALVINGS {
                 return Err(broken());
             }
             let chances = if has(CHANCES) { reader.len(4)? } else { 0 };
             let chances = (0..chances).map(|_| read_float(&mut reader)).collect::<Result<Box<[f32]>>>()?;
-            Some(Prediction { tile, score, chances, weight })
+            Some(Prediction { tile, score, chances, weight, halvings })
         };
         let label = if has(LABEL) {
             let value = if has(BYTE) { f64::from(reader.u8()?) } else { reader.f64()? };
@@ -758,7 +760,7 @@ mod tests {
     }
 
     fn prediction(tile: i64) -> Prediction {
-        Prediction { tile, score: Some(0.25), chances: Box::default(), weight: 1.0 }
+        Prediction { tile, score: Some(0.25), chances: Box::default(), weight: 1.0, halvings: 0 }
     }
 
     fn label(value: f64, time: i64) -> Label {
@@ -1098,11 +1100,11 @@ mod tests {
         let chances: Box<[f32]> = Box::new([0.25, 1.0e-20, 1.0]);
         for tile in [0, 1, -1, SECOND, -SECOND, NOW, NOW + 1, i64::MIN, i64::MAX] {
             for score in [None, Some(0.0), Some(-0.0), Some(0.1), Some(0.5), Some(f64::MAX), Some(5e-324)] {
-                for weight in [0.0, 1.0, 0.3, MOST_WEIGHT] {
+                for (weight, halvings) in [(0.0, 0), (1.0, 0), (0.3, 20), (MOST_WEIGHT, 1), (1.0, 3)] {
                     for label in [None, Some(0.0), Some(-0.0), Some(255.0), Some(256.0), Some(-1.0), Some(0.5), Some(f64::INFINITY)] {
                         let label = label.map(|value| Label { value, time: tile });
                         for chances in [Box::default(), chances.clone()] {
-                            let prediction = Prediction { tile, score, chances, weight };
+                            let prediction = Prediction { tile, score, chances, weight, halvings };
                             let bytes = form::encode(Some(&prediction), label);
                             assert!(is_event(&bytes));
                             let Known::Event(back, found) = form::decode(&bytes).unwrap() else { unreachable!() };

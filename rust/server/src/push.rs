@@ -21,9 +21,14 @@ pub fn start(sidecar: &Arc<Sidecar>) {
                 continue;
             };
             tokio::time::sleep(Duration::from_nanos(push.interval.0.max(1_000_000_000) as u64)).await;
+            if !sidecar.spending.may_push() {
+                // The next push tells as much: counters go on.
+                continue;
+            }
             let exposition = crate::exposition::of(&sidecar, "").await;
             let body = otlp::encode(&exposition, &push.resource(), began, clock());
             let agent = agent.clone();
+            sidecar.spending.pushed(body.len());
             if let Ok(Err(refused)) = tokio::task::spawn_blocking(move || push.send(&agent, body)).await {
                 note::warn(&refused.message);
                 tokio::time::sleep(refused.retry_after.unwrap_or_default()).await;

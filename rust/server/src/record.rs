@@ -10,6 +10,7 @@ use arrow_ipc::writer::StreamWriter;
 use barograph_core::codec::{Reader, Writer};
 use barograph_core::{Error, Result};
 use barograph_engine::delta::Delta;
+use barograph_engine::governor::LAST;
 use barograph_engine::monitor::MOST_HALVINGS;
 use bytes::Bytes;
 
@@ -19,7 +20,9 @@ use crate::measurement::Measurement;
 use crate::streams::Numbered;
 
 /// Kinds of records are numbered from 1 to this one.
-const LAST_KIND: u8 = NUMBERS;
+const LAST_KIND: u8 = KEEP;
+/// The kind that gives up detail, or takes it back.
+const KEEP: u8 = 18;
 
 /// A batch that is counted once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +81,8 @@ pub enum Happening {
     Sent(u64),
     /// What another sidecar has seen, and what its bytes say once they are read.
     Delta(Bytes, Option<Arc<Delta>>),
+    /// Detail is given up down to this level, or taken back.
+    Keep(u8),
 }
 
 /// Before the kind of a happening: places in streams follow, then the kind.
@@ -193,6 +198,10 @@ impl Record {
                 writer.u8(17);
                 writer.bytes(bytes);
             }
+            Happening::Keep(level) => {
+                writer.u8(KEEP);
+                writer.u8(*level);
+            }
             Happening::Erase(key) => {
                 writer.u8(11);
                 writer.u64((key >> 64) as u64);
@@ -233,6 +242,10 @@ impl Record {
             8 => Happening::Settings(reader.str()?.to_owned()),
             9 => Happening::Deploy(reader.str()?.to_owned(), reader.i64()?, reader.i64()?),
             10 => Happening::Tick,
+            KEEP => match reader.u8()? {
+                level @ 0..=LAST => Happening::Keep(level),
+                other => return Err(Error::decode(format!("a record gives up detail down to level {other}"))),
+            },
             12 => match u32::from(reader.u8()?) {
                 halvings @ 0..=MOST_HALVINGS => Happening::Sample(halvings, table(&mut reader)?),
                 other => return Err(Error::decode(format!("a record says that events were halved {other} times"))),
@@ -345,6 +358,13 @@ mod tests {
         *bytes.last_mut().unwrap() = LAST_KIND + 1;
         assert_eq!(Record::newer(&bytes), Some(LAST_KIND + 1));
         assert!(Record::from_bytes(&bytes).is_err());
+    }
+
+    #[test]
+    fn kinds_do_not_take_one_another_s_number() {
+        let kept = Record::new(17, Happening::Keep(3)).to_bytes().unwrap();
+        assert!(matches!(Record::from_bytes(&kept).unwrap().happening, Happening::Keep(3)));
+        assert!(Record::from_bytes(&Record::new(17, Happening::Keep(LAST + 1)).to_bytes().unwrap()).is_err());
     }
 
     #[test]

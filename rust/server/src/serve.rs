@@ -24,6 +24,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::access::Access;
 use crate::api::{self, Door};
+use crate::budget::Spending;
 use crate::config::{Address, Config, Overrides, Tls};
 use crate::control::Control;
 use crate::counters::Counters;
@@ -35,7 +36,7 @@ use crate::note;
 use crate::record::Happening;
 use crate::shard::Setup;
 use crate::sidecar::{Sidecar, Told};
-use crate::{datagrams, deliver, fleet, idle, push, strays};
+use crate::{budget, datagrams, deliver, fleet, idle, push, strays};
 
 /// A request's head has to come within this time.
 const HEAD: Duration = Duration::from_secs(5);
@@ -103,6 +104,7 @@ async fn serve(config: Config, overrides: &Overrides) -> Result<()> {
         models,
         control,
         counters: Counters::default(),
+        spending: Spending::new(config.budget),
         opened: AtomicBool::new(false),
         stopping: AtomicBool::new(false),
         stream,
@@ -123,6 +125,7 @@ async fn serve(config: Config, overrides: &Overrides) -> Result<()> {
     datagrams::start(&sidecar, &stopped)?;
     push::start(&sidecar);
     fleet::start(&sidecar);
+    budget::start(&sidecar);
     signals(&sidecar, overrides, &admin).await?;
     note::info("shutting down");
     sidecar.stopping.store(true, Ordering::Relaxed);
@@ -261,6 +264,9 @@ async fn reload(sidecar: &Arc<Sidecar>, overrides: &Overrides, admin: &str) {
             let admin = token(&config, overrides).unwrap_or_else(|_| admin.to_owned());
             sidecar.access.store(Arc::new(Access::new(&admin, &config)));
             deliver::restate(sidecar, &config);
+            if config.budget != sidecar.config.load().budget {
+                sidecar.spending.restate(config.budget);
+            }
             sidecar.config.store(Arc::new(config));
             apply(sidecar).await;
             sidecar.audit("signal", "reload", "configuration", &serde_json::json!({}));

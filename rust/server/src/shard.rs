@@ -549,7 +549,10 @@ impl Run {
                 self.flush(groups);
                 if let Some(kept) = self.kept.get_mut(&entry.name) {
                     // Whoever looks is told nothing then, and the others go on.
-                    let _ = catch_unwind(AssertUnwindSafe(|| look(&mut kept.model)));
+                    let _ = catch_unwind(AssertUnwindSafe(|| {
+                        kept.model.settle();
+                        look(&mut kept.model);
+                    }));
                 }
             }
             Job::Open(entry, settings, reply) => drop(reply.send(self.open(&entry, settings, REOPEN_FIRST))),
@@ -996,6 +999,7 @@ impl Kept {
     fn save(&mut self, done: Option<oneshot::Sender<Outcome<()>>>) -> Save {
         self.saving = true;
         self.saved_at = Instant::now();
+        self.model.settle();
         let overlay = self.model.freeze();
         self.log.turn();
         Save {
@@ -1059,7 +1063,7 @@ impl Kept {
 
     /// Whether so much was seen that it should be told at once.
     fn is_full(&self) -> bool {
-        self.model.outbox.is_some() && self.model.gathered() > IN_MEMORY && matches!(self.beat(), Happening::Cut)
+        self.model.outbox.is_some() && self.model.untold() > IN_MEMORY && matches!(self.beat(), Happening::Cut)
     }
 
     /// What a delta says, before it is written down: what cannot be added must not be.
@@ -1123,11 +1127,11 @@ impl Kept {
         let grows = matches!(record.happening, Happening::Events(_) | Happening::Sample(..) | Happening::Labels(_) | Happening::Half(..));
         if self.pending.is_some()
             && self.model.waiting() > MOST_OVERLAID
-            && matches!(record.happening, Happening::Events(_) | Happening::Half(..))
+            && matches!(record.happening, Happening::Events(_) | Happening::Sample(..) | Happening::Half(..))
         {
             return Err(Problem::busy("more events wait for their label than have been written to the disk").hint("try again"));
         }
-        if grows && self.model.outbox.is_some() && self.model.gathered() > MOST_OVERLAID {
+        if grows && self.model.outbox.is_some() && self.model.untold() > MOST_OVERLAID {
             return Err(Problem::busy("more waits for the aggregator than there is room for").hint("see /readyz"));
         }
         if self.cursor.is_none() {

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast;
 
 use crate::access::Access;
+use crate::budget::Spending;
 use crate::config::Config;
 use crate::control::Control;
 use crate::counters::Counters;
@@ -37,6 +38,8 @@ pub struct Sidecar {
     pub control: Arc<Control>,
     /// What it counts.
     pub counters: Counters,
+    /// What it costs.
+    pub spending: Spending,
     /// Whether the models of the last time are open.
     pub opened: AtomicBool,
     /// Whether it is shutting down.
@@ -97,6 +100,11 @@ impl Sidecar {
         if known.is_none() && self.models.entries().len() >= self.config.load().max_models {
             let most = self.config.load().max_models;
             return Err(Problem::new(409, "too many models", format!("there are {most} models, the most that `max_models` allows")));
+        }
+        if known.is_none()
+            && let Some(why) = self.spending.no_new_models()
+        {
+            return Err(Problem::new(409, "over budget", why).hint("raise the limit, or wait until there is room"));
         }
         let (_, created) = tokio::task::block_in_place(|| self.control.put_model(name, &json, if_match, clock()))?;
         let generation = self.generation(name)?;

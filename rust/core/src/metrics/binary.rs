@@ -32,6 +32,8 @@ pub struct BinaryMetrics {
     rows: u64,
     /// Rows whose label was missing.
     unlabelled: u64,
+    /// Sum of the squares of what each row stands for.
+    stood: u64,
     weighted: bool,
     /// Weight by `[label][prediction]`.
     confusion: [[Fixed; 2]; 2],
@@ -64,6 +66,7 @@ impl BinaryMetrics {
         check("y_pred", predictions, labels.len(), "0 or 1", bit)?;
         check("weight", weights, labels.len(), "in [0, 1e12]", |value| (0.0..=1e12).contains(&value))?;
         self.rows += labels.len() as u64;
+        self.stood = self.stood.saturating_add(labels.len() as u64);
         self.weighted |= weights.is_some();
         if let (None, Some(scores)) = (weights, scores) {
             for at in (0..labels.len()).step_by(BLOCK) {
@@ -162,6 +165,7 @@ impl BinaryMetrics {
     pub fn merge(&mut self, other: &Self) {
         self.rows += other.rows;
         self.unlabelled += other.unlabelled;
+        self.stood = self.stood.saturating_add(other.stood);
         self.weighted |= other.weighted;
         self.scored.merge(other.scored);
         let mine = self.confusion.iter_mut().flatten().chain(&mut self.losses).chain(&mut self.squares);
@@ -179,6 +183,7 @@ impl BinaryMetrics {
     pub fn subtract(&mut self, other: &Self) {
         self.rows = self.rows.saturating_sub(other.rows);
         self.unlabelled = self.unlabelled.saturating_sub(other.unlabelled);
+        self.stood = self.stood.saturating_sub(other.stood);
         self.scored.subtract(other.scored);
         let mine = self.confusion.iter_mut().flatten().chain(&mut self.losses).chain(&mut self.squares);
         let theirs = other.confusion.iter().flatten().chain(&other.losses).chain(&other.squares);
@@ -189,6 +194,13 @@ impl BinaryMetrics {
             from.score.subtract(bin.score);
             from.positive.subtract(bin.positive);
         }
+    }
+
+    /// Every row stands for twice as many, the others having been left out by fair coins: values stay, limits get wider.
+    pub fn double(&mut self) {
+        let stood = self.stood.saturating_mul(4);
+        self.merge(&self.clone());
+        self.stood = stood;
     }
 
     /// Rows seen, and those of them without a label.
@@ -205,12 +217,16 @@ impl BinaryMetrics {
     }
 
     /// All metrics, with limits at `confidence`: Clopper-Pearson for shares, normal for losses (unweighted rows only), `DeLong` for the AUC.
+    /// Rows that stand for several count as many as they are worth (Kish).
     pub fn metrics(&self, confidence: f64) -> Vec<Metric> {
         let [[tn, fp], [fn_, tp]] = self.confusion.map(|row| row.map(Fixed::value));
         let (positives, negatives, total) = (tp + fn_, tn + fp, tn + fp + fn_ + tp);
         let alpha = (1.0 - confidence) / 2.0;
+        let thinning = thinning(self.rows, self.stood);
         let share = |name, part: f64, whole: f64| {
-            let limits = (!self.weighted && whole > 0.0).then(|| (binomial_lower(part, whole, alpha), binomial_upper(part, whole, alpha)));
+            let worth = (part / thinning, whole / thinning);
+            let limits =
+                (!self.weighted && whole > 0.0).then(|| (binomial_lower(worth.0, worth.1, alpha), binomial_upper(worth.0, worth.1, alpha)));
             Metric::new(name, ratio(part, whole)).within(limits)
         };
         let mut out = vec![
@@ -227,19 +243,23 @@ impl BinaryMetrics {
         let scored = self.scored.value();
         for (at, name) in ["log_loss", "brier"].into_iter().enumerate() {
             let mean = ratio(self.losses[at].value(), scored);
-            let limits = mean.filter(|_| !self.weighted && scored > 1.0).map(|mean| {
-                let variance = (self.squares[at].value() / scored - mean * mean).max(0.0) / (scored - 1.0);
+            let worth = scored / thinning;
+            let limits = mean.filter(|_| !self.weighted && worth > 1.0).map(|mean| {
+                let variance = (self.squares[at].value() / scored - mean * mean).max(0.0) / (worth - 1.0);
                 let reach = normal_quantile(1.0 - alpha) * libm::sqrt(variance);
                 (mean - reach, mean + reach)
             });
             out.push(Metric::new(name, mean).within(limits));
         }
-        let auc = self.cells.scaled(confidence, 1.0 / WEIGHT_UNITS);
+        let auc = self.cells.scaled(confidence, 1.0 / (WEIGHT_UNITS * thinning));
         let limits = auc.as_ref().and_then(|auc| auc.lower.zip(auc.upper));
         out.push(Metric::new("roc_auc", auc.map(|auc| auc.value)).within(limits));
         out.push(Metric::new("average_precision", self.cells.average_precision()));
         out.push(Metric::new("ece", self.calibration_error(|gap, _, _| gap.abs())));
-        let debiased = self.calibration_error(|gap, rate, n| if n > 1.0 { gap * gap - rate * (1.0 - rate) / (n - 1.0) } else { 0.0 });
+        let debiased = self.calibration_error(|gap, rate, n| {
+            let worth = n / thinning;
+            if worth > 1.0 { gap * gap - rate * (1.0 - rate) / (worth - 1.0) } else { 0.0 }
+        });
         out.push(Metric::new("ece_debiased", debiased.map(|square| libm::sqrt(square.max(0.0)))));
         out
     }
@@ -262,6 +282,7 @@ impl BinaryMetrics {
     pub fn encode(&self, writer: &mut Writer) {
         writer.u64(self.rows);
         writer.u64(self.unlabelled);
+        writer.u64(self.stood);
         writer.bool(self.weighted);
         let sums = self.confusion.iter().flatten().chain([&self.scored]).chain(&self.losses).chain(&self.squares);
         sums.for_each(|sum| sum.encode(writer));
@@ -274,7 +295,8 @@ impl BinaryMetrics {
     /// # Errors
     /// `Decode` at the end of the bytes.
     pub fn decode(reader: &mut Reader<'_>) -> Result<Self> {
-        let mut out = Self { rows: reader.count()?, unlabelled: reader.count()?, weighted: reader.bool()?, ..Self::default() };
+        let mut out = Self { rows: reader.count()?, unlabelled: reader.count()?, stood: reader.u64()?, ..Self::default() };
+        out.weighted = reader.bool()?;
         let sums = out.confusion.iter_mut().flatten().chain([&mut out.scored]).chain(&mut out.losses).chain(&mut out.squares);
         for sum in sums {
             *sum = Fixed::decode(reader)?;
@@ -285,6 +307,12 @@ impl BinaryMetrics {
         }
         Ok(out)
     }
+}
+
+/// How many rows count as one independent row, by their number and the sum of the squares of what each stands for: at least 1 (Kish,
+/// Survey Sampling, 1965).
+pub(super) fn thinning(rows: u64, stood: u64) -> f64 {
+    if rows == 0 { 1.0 } else { (stood as f64 / rows as f64).max(1.0) }
 }
 
 /// Checks one argument: its length, then each value.

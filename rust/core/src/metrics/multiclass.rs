@@ -15,6 +15,8 @@ pub struct MulticlassMetrics {
     classes: usize,
     rows: u64,
     unlabelled: u64,
+    /// Sum of the squares of what each row stands for.
+    stood: u64,
     /// Weight by label, then prediction.
     confusion: Vec<Fixed>,
     /// One per class once scores came.
@@ -41,7 +43,7 @@ impl MulticlassMetrics {
         if !(2..=MOST_CLASSES).contains(&classes) {
             return Err(Error::invalid(format!("`classes` must number 2 to {MOST_CLASSES}, got {classes}")));
         }
-        Ok(Self { classes, rows: 0, unlabelled: 0, confusion: vec![Fixed::default(); classes * classes], cells: Vec::new() })
+        Ok(Self { classes, rows: 0, unlabelled: 0, stood: 0, confusion: vec![Fixed::default(); classes * classes], cells: Vec::new() })
     }
 
     /// Adds rows. Labels and predictions are positions of classes, labels -1 for missing; `scores` one row of probabilities per
@@ -77,6 +79,7 @@ impl MulticlassMetrics {
             self.cells.resize(self.classes, RocAuc::default());
         }
         self.rows += labels.len() as u64;
+        self.stood = self.stood.saturating_add(labels.len() as u64);
         for (row, (label, prediction)) in labels.iter().zip(predictions).enumerate() {
             let Ok(label) = usize::try_from(*label) else {
                 self.unlabelled += 1;
@@ -111,6 +114,7 @@ impl MulticlassMetrics {
         }
         self.cells.resize(self.classes, RocAuc::default());
         self.rows += predictions.len() as u64;
+        self.stood = self.stood.saturating_add(predictions.len() as u64);
         for (row, prediction) in predictions.iter().enumerate() {
             for class in 0..self.classes {
                 let (chance, score) = (probabilities[row * self.classes + class], scores[row * self.classes + class]);
@@ -132,6 +136,7 @@ impl MulticlassMetrics {
             return Err(Error::incompatible(format!("metrics must have the same classes, got {} and {}", self.classes, other.classes)));
         }
         self.rows += other.rows;
+        self.stood = self.stood.saturating_add(other.stood);
         self.unlabelled += other.unlabelled;
         self.confusion.iter_mut().zip(&other.confusion).for_each(|(to, from)| to.merge(*from));
         self.cells.resize(self.cells.len().max(other.cells.len()), RocAuc::default());
@@ -142,9 +147,26 @@ impl MulticlassMetrics {
     /// Takes rows away that were added before, as another's rows of the same classes.
     pub fn subtract(&mut self, other: &Self) {
         self.rows = self.rows.saturating_sub(other.rows);
+        self.stood = self.stood.saturating_sub(other.stood);
         self.unlabelled = self.unlabelled.saturating_sub(other.unlabelled);
         self.confusion.iter_mut().zip(&other.confusion).for_each(|(from, sum)| from.subtract(*sum));
         self.cells.iter_mut().zip(&other.cells).for_each(|(from, cells)| from.subtract(cells));
+    }
+
+    /// Every row stands for twice as many, the others having been left out by fair coins: values stay.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn double(&mut self) -> Result<()> {
+        let stood = self.stood.saturating_mul(4);
+        self.merge(&self.clone())?;
+        self.stood = stood;
+        Ok(())
+    }
+
+    /// How many rows count as one independent row because each stands for several: at least 1.
+    pub fn thinning(&self) -> f64 {
+        super::binary::thinning(self.rows, self.stood)
     }
 
     /// Rows seen, and those of them without a label.
@@ -209,6 +231,7 @@ impl MulticlassMetrics {
         writer.len(self.classes);
         writer.u64(self.rows);
         writer.u64(self.unlabelled);
+        writer.u64(self.stood);
         self.confusion.iter().for_each(|sum| sum.encode(writer));
         writer.bool(!self.cells.is_empty());
         self.cells.iter().for_each(|cells| cells.encode(writer));
@@ -221,7 +244,7 @@ impl MulticlassMetrics {
     pub fn decode(reader: &mut Reader<'_>) -> Result<Self> {
         let classes = reader.u64()?;
         let mut out = Self::new(usize::try_from(classes).unwrap_or(usize::MAX)).map_err(|error| Error::decode(error.message))?;
-        (out.rows, out.unlabelled) = (reader.count()?, reader.count()?);
+        (out.rows, out.unlabelled, out.stood) = (reader.count()?, reader.count()?, reader.u64()?);
         for sum in &mut out.confusion {
             *sum = Fixed::decode(reader)?;
         }

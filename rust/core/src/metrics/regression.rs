@@ -1,6 +1,6 @@
 //! Numbers against numbers.
 
-use super::binary::check;
+use super::binary::{check, thinning};
 use super::{Metric, ratio};
 use crate::codec::{Reader, Writer};
 use crate::distributions::normal_quantile;
@@ -12,6 +12,8 @@ use crate::sketches::{ExponentialHistogram, Moments};
 pub struct RegressionMetrics {
     rows: u64,
     unlabelled: u64,
+    /// Sum of the squares of what each row stands for.
+    stood: u64,
     labels: Moments,
     errors: Moments,
     absolute: Moments,
@@ -29,7 +31,17 @@ impl RegressionMetrics {
     pub fn new() -> Result<Self> {
         let new = Moments::new;
         let histogram = ExponentialHistogram::new(6)?;
-        Ok(Self { rows: 0, unlabelled: 0, labels: new(), errors: new(), absolute: new(), relative: new(), symmetric: new(), histogram })
+        Ok(Self {
+            rows: 0,
+            unlabelled: 0,
+            stood: 0,
+            labels: new(),
+            errors: new(),
+            absolute: new(),
+            relative: new(),
+            symmetric: new(),
+            histogram,
+        })
     }
 
     /// Adds rows: labels (NaN for missing) and finite predictions.
@@ -40,6 +52,7 @@ impl RegressionMetrics {
         check("y_true", Some(labels), labels.len(), "finite or missing", |value| !value.is_infinite())?;
         check("y_pred", Some(predictions), labels.len(), "finite", f64::is_finite)?;
         self.rows += labels.len() as u64;
+        self.stood = self.stood.saturating_add(labels.len() as u64);
         let kept: Vec<(f64, f64)> = labels.iter().copied().zip(predictions.iter().copied()).filter(|(label, _)| !label.is_nan()).collect();
         self.unlabelled += (labels.len() - kept.len()) as u64;
         let each = |of: &dyn Fn(f64, f64) -> f64| kept.iter().map(|(label, prediction)| of(*label, *prediction)).collect::<Vec<f64>>();
@@ -64,6 +77,7 @@ impl RegressionMetrics {
     pub fn merge(&mut self, other: &Self) -> Result<()> {
         self.histogram.merge(&other.histogram)?;
         self.rows += other.rows;
+        self.stood = self.stood.saturating_add(other.stood);
         self.unlabelled += other.unlabelled;
         self.labels.merge(&other.labels);
         self.errors.merge(&other.errors);
@@ -81,6 +95,7 @@ impl RegressionMetrics {
         let mut out = self.clone();
         out.histogram.subtract(&other.histogram)?;
         out.rows = self.rows.saturating_sub(other.rows);
+        out.stood = self.stood.saturating_sub(other.stood);
         out.unlabelled = self.unlabelled.saturating_sub(other.unlabelled);
         let pairs = [
             (&mut out.labels, &other.labels),
@@ -93,6 +108,17 @@ impl RegressionMetrics {
             return Err(Error::invalid("rows that were never added cannot be taken away"));
         }
         *self = out;
+        Ok(())
+    }
+
+    /// Every row stands for twice as many, the others having been left out by fair coins: values stay, limits get wider.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn double(&mut self) -> Result<()> {
+        let stood = self.stood.saturating_mul(4);
+        self.merge(&self.clone())?;
+        self.stood = stood;
         Ok(())
     }
 
@@ -121,12 +147,13 @@ impl RegressionMetrics {
         Ok(self.absolute.mean().zip(self.errors.mean()).map(|(absolute, bias)| 0.5 * absolute + (0.5 - alpha) * bias))
     }
 
-    /// All metrics; normal limits at `confidence` for means.
+    /// All metrics; normal limits at `confidence` for means. Rows that stand for several count as many as they are worth (Kish).
     pub fn metrics(&self, confidence: f64) -> Vec<Metric> {
         let z = normal_quantile(f64::midpoint(1.0, confidence));
+        let thinning = thinning(self.rows, self.stood);
         let mean = |name, moments: &Moments| {
             let limits = moments.mean().zip(moments.variance()).map(|(mean, variance)| {
-                let reach = z * libm::sqrt(variance / moments.count() as f64);
+                let reach = z * libm::sqrt(variance * thinning / moments.count() as f64);
                 (mean - reach, mean + reach)
             });
             Metric::new(name, moments.mean()).within(limits)
@@ -156,6 +183,7 @@ impl RegressionMetrics {
     pub fn encode(&self, writer: &mut Writer) {
         writer.u64(self.rows);
         writer.u64(self.unlabelled);
+        writer.u64(self.stood);
         [&self.labels, &self.errors, &self.absolute, &self.relative, &self.symmetric]
             .into_iter()
             .for_each(|moments| moments.encode(writer));
@@ -167,13 +195,13 @@ impl RegressionMetrics {
     /// # Errors
     /// `Decode` for bytes that no `encode` wrote.
     pub fn decode(reader: &mut Reader<'_>) -> Result<Self> {
-        let (rows, unlabelled) = (reader.u64()?, reader.u64()?);
+        let (rows, unlabelled, stood) = (reader.u64()?, reader.u64()?, reader.u64()?);
         let mut moments = || Moments::decode(reader);
         let (labels, errors, absolute, relative, symmetric) = (moments()?, moments()?, moments()?, moments()?, moments()?);
         let histogram = ExponentialHistogram::decode(reader)?;
         if histogram.scale() != 6 || histogram.count() != errors.count() {
             return Err(Error::decode("the counters of a metric contradict each other"));
         }
-        Ok(Self { rows, unlabelled, labels, errors, absolute, relative, symmetric, histogram })
+        Ok(Self { rows, unlabelled, stood, labels, errors, absolute, relative, symmetric, histogram })
     }
 }

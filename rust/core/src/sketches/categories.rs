@@ -139,6 +139,13 @@ impl Categories {
         out
     }
 
+    /// Every occurrence counts `2^halvings` times.
+    pub fn raise(&mut self, halvings: u32) {
+        self.total <<= halvings;
+        self.error <<= halvings;
+        self.entries.values_mut().for_each(|entry| entry.count <<= halvings);
+    }
+
     /// Adds another's counts.
     ///
     /// # Errors

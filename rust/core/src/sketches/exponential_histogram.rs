@@ -381,6 +381,12 @@ impl ExponentialHistogram {
         Ok(())
     }
 
+    /// Every value counts `2^halvings` times.
+    pub fn raise(&mut self, halvings: u32) {
+        self.zero <<= halvings;
+        self.counts.iter_mut().for_each(|count| *count <<= halvings);
+    }
+
     /// Takes another histogram's counts away again.
     ///
     /// # Errors

@@ -53,6 +53,15 @@ impl Big {
         }
     }
 
+    /// Multiplies by `2^bits`.
+    fn raise(&mut self, bits: u32) {
+        let parts = std::mem::take(&mut self.0);
+        for (at, limb) in parts.into_iter().enumerate() {
+            self.add_shifted(u128::from(limb), 64 * at + bits as usize);
+        }
+        self.trim();
+    }
+
     fn at_least(&self, other: &Self) -> bool {
         self.0.len().cmp(&other.0.len()).then_with(|| self.0.iter().rev().cmp(other.0.iter().rev())).is_ge()
     }
@@ -259,6 +268,12 @@ impl Moments {
                 self.squares.add_shifted(slot.squares, 2 * shift);
             }
         }
+    }
+
+    /// Every value counts `2^halvings` times.
+    pub fn raise(&mut self, halvings: u32) {
+        self.count <<= halvings;
+        self.sums.iter_mut().chain([&mut self.squares]).for_each(|sum| sum.raise(halvings));
     }
 
     /// Adds another's values.

@@ -46,7 +46,19 @@ impl Context<'_> {
 
     fn scored(&self, method: Method, score: Result<Score>, n: (u64, u64)) -> Draft {
         match score {
-            Ok(score) => {
+            Ok(mut score) => {
+                let mut own = self.row(method);
+                if self.thinning > 1.0 && score.interval == Some(Interval::Certain) {
+                    if method == Method::KolmogorovSmirnov {
+                        // So far the law of the rows kept may lie from that of all (Dvoretzky, Kiefer, Wolfowitz & Massart).
+                        let reach = libm::sqrt(libm::log(2.0 / self.settings.alpha()) * self.thinning / (2.0 * n.1.max(1) as f64));
+                        score.lower = score.lower.map(|lower| (lower - reach).max(0.0));
+                        score.upper = score.upper.map(|upper| (upper + reach).min(1.0));
+                        score.interval = Some(Interval::Confidence);
+                    } else {
+                        own.reason = joined(own.reason, Some("the interval is certain for the rows kept".into()));
+                    }
+                }
                 let row = Row {
                     value: Some(score.value),
                     lower: score.lower,
@@ -57,7 +69,7 @@ impl Context<'_> {
                         .map(|interval| if interval == Interval::Certain { "certain".into() } else { "confidence".into() }),
                     n_reference: Some(n.0),
                     n_current: Some(n.1),
-                    ..self.row(method)
+                    ..own
                 };
                 Draft { row, test: None }
             }

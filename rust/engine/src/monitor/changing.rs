@@ -6,6 +6,7 @@ use barograph_core::sketches::ExponentialHistogram;
 use barograph_core::{Error, Result};
 
 use super::{Config, Monitor};
+use crate::governor::Detail;
 use crate::policy::Policy;
 use crate::profile::Profile;
 use crate::reference::Reference;
@@ -22,6 +23,7 @@ impl Monitor {
     /// # Errors
     /// `InvalidArgument` for a policy that does not fit the reference; nothing is changed then.
     pub fn replace_reference(&mut self, reference: Arc<Reference>, now: i64) -> Result<()> {
+        self.settle()?;
         let fresh = Self::new(self.config.clone(), reference)?;
         let mut before = std::mem::replace(self, fresh);
         // A label finds its event still; where that one's tile is gone, nothing comes of it.
@@ -41,10 +43,11 @@ impl Monitor {
         if policy == self.config.policy {
             return Ok(());
         }
+        self.settle()?;
         let alike = policy.window == self.config.policy.window
             && policy.task == self.config.policy.task
             && policy.classes == self.config.policy.classes
-            && policy.memory == self.config.policy.memory
+            && policy.allowance() == self.config.policy.allowance()
             && policy.labels == self.config.policy.labels;
         let same_rules = policy.rules == self.config.policy.rules;
         let fresh = Self::new(Config { policy, ..self.config.clone() }, Arc::clone(&self.reference))?;
@@ -74,8 +77,9 @@ impl Monitor {
         self.deploys = before.deploys;
         self.versions = before.versions;
         (self.late, self.too_late, self.untimed) = (before.late, before.too_late, before.untimed);
-        (self.muted, self.seen) = (before.muted, before.seen);
-        self.gathered = before.gathered;
+        (self.muted, self.seen, self.sampled_out) = (before.muted, before.seen, before.sampled_out);
+        self.keep(before.detail);
+        self.untold = before.untold;
     }
 
     /// Adds a profile of events that were summarised elsewhere with this monitor's reference, at their time. Its columns and rows count
@@ -120,31 +124,59 @@ impl Monitor {
             self.lifetime.merge(latency)?;
         }
         if self.config.policy.rules.iter().any(|rule| rule.slo.is_some()) {
-            self.pulse.events(time, requests, failures);
+            self.pulse.events(time, requests, failures, 1);
             for cell in latency.cells() {
-                self.pulse.calls(time, cell.value(), cell.count, &self.config.policy.rules);
+                self.pulse.calls(time, cell.value(), cell.count, 1, &self.config.policy.rules);
             }
         }
         Ok(())
     }
 
     /// Forgets what is held for an id; what was counted of it stays, as nobody can tell it from the rest.
-    pub fn erase(&mut self, key: u128) {
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn erase(&mut self, key: u128) -> Result<()> {
+        self.settle()?;
         self.join.erase(key);
-        if let Some(gathered) = &mut self.gathered {
-            gathered.predictions.retain(|(id, _)| *id != key);
-            gathered.labels.retain(|(id, _)| *id != key);
+        if let Some(untold) = &mut self.untold {
+            untold.predictions.retain(|(id, _)| *id != key);
+            untold.labels.retain(|(id, _)| *id != key);
         }
+        Ok(())
+    }
+
+    /// Keeps this much detail from now on: segments beyond the largest are pooled, past windows have less memory.
+    pub fn keep(&mut self, detail: Detail) {
+        self.detail = detail;
+        self.segments.keep(detail.segments());
+        self.tiles.keep(detail.lattice());
+    }
+
+    /// What it keeps.
+    pub fn detail(&self) -> Detail {
+        self.detail
+    }
+
+    /// Bytes that it takes, about; its reference, which others may share, left out.
+    pub fn bytes(&self) -> usize {
+        let history = self.history.len() * super::closing::HISTORY_ROW;
+        let parts = [self.tiles.bytes(), self.segments.bytes(), self.bets.bytes(), self.gathered.bytes()];
+        parts.into_iter().sum::<usize>() + history + self.join.bytes()
     }
 
     /// Windows that hold events and are not closed, the first hundred.
-    pub fn open_windows(&self) -> Vec<(i64, i64)> {
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn open_windows(&self) -> Result<Vec<(i64, i64)>> {
+        let own = self.settled()?;
         let length = self.config.policy.window.0;
         let (mut out, mut from) = (Vec::new(), self.closed.unwrap_or(i64::MIN));
-        while let Some(start) = self.tiles.next(from).map(|start| window::start_of(start, length)).filter(|_| out.len() < MOST_OPEN) {
+        while let Some(start) = own.tiles.next(from).map(|start| window::start_of(start, length)).filter(|_| out.len() < MOST_OPEN) {
             from = start.saturating_add(length);
             out.push((start, from));
         }
-        out
+        Ok(out)
     }
 }

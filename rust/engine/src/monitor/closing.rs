@@ -16,7 +16,7 @@ use crate::window::{self, Tile};
 /// Empty windows that close at once after a long silence.
 const MOST_EMPTY: i64 = 1000;
 /// Bytes that a row of history takes, with its texts.
-const HISTORY_ROW: usize = 512;
+pub(super) const HISTORY_ROW: usize = 512;
 /// Columns that a cause names.
 const CAUSES: usize = 3;
 
@@ -28,6 +28,56 @@ fn limits(tile: &Tile, method: Method, level: f64) -> Option<(f64, f64)> {
     }
     let metrics = tile.quality.metrics(1.0 - 2.0 * level);
     metrics.into_iter().find(|(known, _)| *known == method)?.1.limits
+}
+
+/// Limits of the latency that a share `q` of all calls kept to, one-sided at `alpha`, where some were left out: the order statistics
+/// that lie below and above it with that confidence, and the cells' error. Too few calls have no upper one.
+fn latency_limits(tile: &Tile, q: f64, alpha: f64) -> (Option<f64>, Option<f64>) {
+    let worth = tile.latency.count() as f64 / tile.profile.thinning();
+    if tile.profile.sampled().is_none() || worth < 1.0 {
+        return (None, None);
+    }
+    let at = |rank: f64| tile.latency.quantile((rank / worth).clamp(0.0, 1.0)).ok().flatten();
+    let error = tile.latency.relative_error();
+    // The k-th of n calls lies above the quantile with the chance that fewer than k of them lie below it: where the limits that
+    // Clopper and Pearson give a share reach q.
+    let lower = rank(worth, |below| binomial_upper(below, worth, alpha) <= q, (q * worth, 0.0));
+    let upper = rank(worth, |below| binomial_lower(below, worth, alpha) >= q, (q * worth, worth));
+    (lower.and_then(at).map(|value| value * (1.0 - error)), upper.and_then(at).map(|value| value * (1.0 + error)))
+}
+
+/// Between `from` and `to`, where it has to hold, the rank nearest to `from` at which it does; `None` if it does nowhere.
+fn rank(worth: f64, holds: impl Fn(f64) -> bool, (mut from, mut to): (f64, f64)) -> Option<f64> {
+    if !holds(to) {
+        return None;
+    }
+    // To a hundredth of a call, or as near as doubles are.
+    for _ in 0..60 {
+        if (from - to).abs() < 0.01_f64.max(1e-12 * worth) {
+            break;
+        }
+        let middle = f64::midpoint(from, to);
+        if holds(middle) {
+            to = middle;
+        } else {
+            from = middle;
+        }
+    }
+    Some(to)
+}
+
+/// A row with limits, if there are any.
+fn between(row: Row, (lower, upper): (Option<f64>, Option<f64>)) -> Row {
+    if row.value.is_none() || lower.is_none() && upper.is_none() {
+        return row;
+    }
+    Row { lower, upper, interval: Some("confidence".into()), ..row }
+}
+
+/// All that is said, one after the other.
+fn joined(parts: [Option<String>; 2]) -> Option<String> {
+    let said: Vec<String> = parts.into_iter().flatten().collect();
+    (!said.is_empty()).then(|| said.join("; "))
 }
 
 /// Events and calls that failed and all of them, as many as they are worth.
@@ -42,6 +92,7 @@ impl Monitor {
     /// # Errors
     /// None in practice.
     pub fn tick(&mut self, now: i64) -> Result<()> {
+        self.settle_before(now)?;
         while let Some(start) = self.next_window(now) {
             let end = start + self.config.policy.window.0;
             self.burn(end);
@@ -58,7 +109,7 @@ impl Monitor {
 
     /// The start of the next window to close, if it ends by `now`: the one after the last, or, where no rule asks about silence,
     /// the next that holds anything.
-    fn next_window(&self, now: i64) -> Option<i64> {
+    pub(super) fn next_window(&self, now: i64) -> Option<i64> {
         let length = self.config.policy.window.0;
         let silence = self.config.policy.rules.iter().any(|rule| rule.metric.as_deref() == Some("events"));
         let next = self.tiles.next(self.closed.unwrap_or(i64::MIN)).map(|start| window::start_of(start, length));
@@ -127,6 +178,8 @@ impl Monitor {
                 _ => rule.judge(row, tile.and_then(|tile| limits(tile, row.method, level)), level),
             };
             let verdict = self.standings[at].of_window(rule, verdict, self.alerts.has(&name), window.1);
+            // What a rule says takes the place of what was said before.
+            row.reason = joined([row.reason.take(), tile.and_then(|tile| tile.profile.sampled())]);
             let row = row.clone();
             self.judge(&Judgement { column: &name, verdict, severity, row: &row, cause: cause.map(str::to_owned) }, window);
         }
@@ -158,10 +211,12 @@ impl Monitor {
         let kept = tile.profile.kept;
         let of_events = |count: u64| (kept > 0).then(|| count as f64 / kept as f64);
         let row = |method: Method, value: Option<f64>| self.model_row(method, value, summary.events, window);
+        let alpha = self.config.policy.settings.alpha();
+        let latency = |method: Method, value: Option<f64>, q: f64| between(row(method, value), latency_limits(tile, q, alpha));
         let model = [
-            row(Method::Events, Some(summary.events as f64)),
-            row(Method::LatencyP50, summary.latency_p50),
-            row(Method::LatencyP99, summary.latency_p99),
+            between(row(Method::Events, Some(summary.events as f64)), tile.profile.rows_between(alpha).unzip()),
+            latency(Method::LatencyP50, summary.latency_p50, 0.5),
+            latency(Method::LatencyP99, summary.latency_p99, 0.99),
             self.error_rate(&row, tile),
             row(Method::MissingLabels, of_events(kept - summary.labelled.min(kept))),
         ]
@@ -177,7 +232,7 @@ impl Monitor {
         self.history.extend(rows);
         let cause = self.likely_cause(&summary.report);
         self.close_rules(&model, Some(tile), cause.as_deref(), window)?;
-        let most = self.config.policy.memory / 4 / HISTORY_ROW;
+        let most = self.config.policy.allowance() / 4 / HISTORY_ROW;
         if self.history.len() > most {
             self.history.drain(..self.history.len() - most);
         }
@@ -186,7 +241,7 @@ impl Monitor {
 
     /// Drift of a closed window: the e-detectors step through its moments, the window's own test has its share of the budget.
     fn close_drift(&mut self, report: &Report, whole: &Profile, tiles: &[(i64, Tile)], window: (i64, i64), rows: &mut Vec<Row>) {
-        let mut bets: BTreeMap<String, Row> = BTreeMap::new();
+        let mut bets: BTreeMap<String, (Row, bool)> = BTreeMap::new();
         let tiles = tiles.iter().map(|(start, tile)| (*start, &tile.profile));
         for (column, (start, end), outcome) in self.bets.close(window, whole, tiles) {
             let row = Row {
@@ -197,12 +252,12 @@ impl Monitor {
                 window_start: Some(start),
                 window_end: Some(end),
                 reference: Some(self.reference.id().to_owned()),
-                reason: outcome.alarm,
+                reason: joined([outcome.alarm.clone(), whole.sampled()]),
                 ..Row::blank(&column, Method::EDetector)
             };
             // Of the moments of a window the one that alarmed counts, else the last.
-            if row.reason.is_some() || bets.get(&column).is_none_or(|before| before.reason.is_none()) {
-                bets.insert(column, row);
+            if outcome.alarm.is_some() || bets.get(&column).is_none_or(|(_, alarmed)| !alarmed) {
+                bets.insert(column, (row, outcome.alarm.is_some()));
             }
         }
         let levels = self.config.policy.levels(1 + self.kinds().len());
@@ -238,7 +293,7 @@ impl Monitor {
                     .collect();
                 (!text.is_empty()).then(|| text.join("; "))
             };
-            let alarm = bets.get(&column.column).filter(|row| row.reason.is_some());
+            let alarm = bets.get(&column.column).filter(|(_, alarmed)| *alarmed).map(|(row, _)| row);
             let column = column.column.as_str();
             // Of the whole and the season the one that moved more.
             let (verdict, worst) = match seasons.get(column) {
@@ -257,7 +312,7 @@ impl Monitor {
                 _ => self.judge(&Judgement { column, verdict, severity, row: worst, cause: cause() }, window),
             }
         }
-        rows.extend(bets.into_values());
+        rows.extend(bets.into_values().map(|(row, _)| row));
         rows.extend(seasons.into_values().map(|(row, _)| row));
         let reference = Arc::clone(&self.reference);
         for judged in self.segments.close(window, whole, &reference, &self.config.policy.settings, levels.drift) {

@@ -1,4 +1,4 @@
-//! A monitor of a fleet: one that only gathers, and cuts what it has gathered into deltas; one that takes deltas and judges.
+//! A monitor of a fleet: one that only hands_on, and cuts what it has gathered into deltas; one that takes deltas and judges.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::window::start_of;
 
 /// What waits to be told: predictions and labels, in the order they came.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Gathered {
+pub(crate) struct Untold {
     pub(crate) predictions: Vec<(u128, Prediction)>,
     pub(crate) labels: Vec<(u128, Label)>,
     /// Versions and deploys that were not told.
@@ -31,18 +31,18 @@ pub struct Merged {
 impl Monitor {
     /// From now on predictions and labels are gathered, not joined: whoever takes the deltas joins them. What waits to be joined by now
     /// stays with this monitor.
-    pub fn gather(&mut self) {
-        self.gathered.get_or_insert_default();
+    pub fn hand_on(&mut self) {
+        self.untold.get_or_insert_default();
     }
 
-    /// Whether it gathers.
-    pub fn gathers(&self) -> bool {
-        self.gathered.is_some()
+    /// Whether it hands_on.
+    pub fn hands_on(&self) -> bool {
+        self.untold.is_some()
     }
 
     /// Predictions and labels that are gathered.
-    pub fn gathered(&self) -> usize {
-        self.gathered.as_ref().map_or(0, |gathered| gathered.predictions.len() + gathered.labels.len())
+    pub fn untold(&self) -> usize {
+        self.untold.as_ref().map_or(0, |untold| untold.predictions.len() + untold.labels.len())
     }
 
     /// It joins again, also what it has gathered.
@@ -50,8 +50,8 @@ impl Monitor {
     /// # Errors
     /// None in practice.
     pub fn join_alone(&mut self) -> Result<()> {
-        let Some(gathered) = self.gathered.take() else { return Ok(()) };
-        self.join_all(gathered.predictions, gathered.labels)
+        let Some(untold) = self.untold.take() else { return Ok(()) };
+        self.join_all(untold.predictions, untold.labels)
     }
 
     /// What counts have to have been made by to be added here.
@@ -84,6 +84,7 @@ impl Monitor {
     /// # Errors
     /// None in practice; what could not be taken out stays.
     pub fn cut(&mut self, until: i64) -> Result<Vec<Delta>> {
+        self.settle()?;
         let mut tiles = self.tiles.between(i64::MIN, i64::MAX)?;
         let most = Delta::most_tiles(&self.reference);
         let mut out = Vec::new();
@@ -100,9 +101,9 @@ impl Monitor {
         last.segments = self.segments.take();
         last.moments = self.bets.take();
         last.pulse = std::mem::take(&mut self.pulse);
-        if let Some(gathered) = &mut self.gathered {
-            let gathered = std::mem::take(gathered);
-            (last.predictions, last.labels, last.deploys) = (gathered.predictions, gathered.labels, gathered.deploys);
+        if let Some(untold) = &mut self.untold {
+            let untold = std::mem::take(untold);
+            (last.predictions, last.labels, last.deploys) = (untold.predictions, untold.labels, untold.deploys);
         }
         // Rows of deploys are told with the delta.
         self.history.retain(|row| row.method != Method::Deploy);

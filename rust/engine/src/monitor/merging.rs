@@ -25,6 +25,9 @@ impl Monitor {
             return Err(Error::incompatible("`other` has closed windows of its own")
                 .hint("workers only observe (`ticks=\"manual\"`); one monitor that all are merged into ticks"));
         }
+        self.settle()?;
+        let settled = other.settled()?;
+        let other = settled.as_ref();
         let reference = Arc::clone(&self.reference);
         for (start, theirs) in other.tiles.between(i64::MIN, i64::MAX)? {
             let closed = self.closed.filter(|closed| start < *closed);
@@ -54,6 +57,7 @@ impl Monitor {
         self.late += other.late;
         self.untimed += other.untimed;
         self.seen += other.seen;
+        self.sampled_out += other.sampled_out;
         Ok(())
     }
 }

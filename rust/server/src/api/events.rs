@@ -3,7 +3,7 @@
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
-use arrow_array::RecordBatch;
+use arrow_array::{Array, ArrayRef, RecordBatch};
 use barograph_core::hash::murmur3_x64_128;
 use barograph_engine::policy::Length;
 use bytes::Bytes;
@@ -122,6 +122,12 @@ fn decode(format: Format, headers: &HeaderMap, body: &Bytes, shape: &Arc<Shape>,
     })
 }
 
+/// Bytes of what a batch holds: columns of an Arrow body share its bytes, which are counted once.
+fn memory_of(batch: &RecordBatch) -> usize {
+    let of = |column: &ArrayRef| column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size());
+    batch.columns().iter().map(of).sum()
+}
+
 /// Refuses what cannot be kept.
 fn check(part: &Part, labels: bool) -> Outcome<()> {
     check_batch(&part.decoded.batch, labels)
@@ -197,11 +203,13 @@ pub(super) async fn events(asked: &Asked, request: &mut Request<Incoming>, label
     };
     let parts = if size < LARGE { work() } else { tokio::task::block_in_place(work) };
     let parts = parts.inspect_err(|_| sidecar.counters.undecoded(format.name()))?;
-    let memory: usize = parts.iter().map(|part| part.decoded.batch.get_array_memory_size()).sum();
+    let memory: usize = parts.iter().map(|part| memory_of(&part.decoded.batch)).sum();
     if memory > 2 * size {
         permit.merge(sidecar.models.reserve(memory - 2 * size)?);
     }
-    let halvings = if sidecar.config.load().sampling && !labels { sidecar.models.halvings(&permit) } else { 0 };
+    // Of what the load asks for and what the budget asks for the deeper one.
+    let crowded = if sidecar.config.load().sampling { sidecar.models.halvings(&permit) } else { 0 };
+    let halvings = if labels { 0 } else { crowded.max(sidecar.spending.halvings()) };
     let mut permit = Some(permit);
     let mut sampled_out = 0;
     let (mut all, mut refused, mut odd) = (Ack { accepted: 0, refused: 0, repeated: false }, Vec::new(), Oddities::default());

@@ -59,7 +59,7 @@ struct Stated {
 }
 
 /// The model as a document.
-fn shown(name: &str, settings: &Settings, state: &Value, fleet: &Value) -> Value {
+fn shown(name: &str, settings: &Settings, (state, sampling, fleet): &(Value, Value, Value)) -> Value {
     json!({
         "name": name,
         "task": settings.policy.0.task,
@@ -69,6 +69,7 @@ fn shown(name: &str, settings: &Settings, state: &Value, fleet: &Value) -> Value
         "segments": settings.segments,
         "privacy": settings.privacy,
         "state": state,
+        "sampling": sampling,
         "fleet": fleet,
     })
 }
@@ -112,10 +113,14 @@ pub(super) fn state(model: &crate::model::Model) -> Value {
 pub(super) async fn get(asked: &Asked) -> Outcome<Answer> {
     asked.knows(&[])?;
     let entry = asked.sidecar.models.entry(&asked.model)?;
-    let look = asked.sidecar.models.look(&entry, |model| (model.settings.clone(), state(model), fleet(model)));
-    let (settings, state, fleet) = look.await?;
+    let inclusion = asked.sidecar.spending.inclusion();
+    let about = move |model: &mut crate::model::Model| {
+        let sampling = json!({"inclusion": inclusion, "sampled_out": model.counts.sampled_out, "given_up": model.detail.words()});
+        (model.settings.clone(), (state(model), sampling, fleet(model)))
+    };
+    let (settings, state) = asked.sidecar.models.look(&entry, about).await?;
     let etag = asked.sidecar.etag(&asked.model)?;
-    Ok(Answer::json(200, &shown(&asked.model, &settings, &state, &fleet))?.tagged(&etag, &asked.headers))
+    Ok(Answer::json(200, &shown(&asked.model, &settings, &state))?.tagged(&etag, &asked.headers))
 }
 
 /// `PUT /v1/models/{model}`.

@@ -106,6 +106,7 @@ pub(super) async fn models(asked: &Asked) -> Outcome<Answer> {
         "rejected_total": refused,
         "queue_bytes": queued,
         "memory_bytes": crate::sidecar::memory(),
+        "budget": sidecar.spending.told(),
         "replaying": sidecar.models.replaying(),
         "problems": super::readiness(sidecar).1,
     });
@@ -138,7 +139,10 @@ pub(super) async fn drift(asked: &Asked) -> Outcome<Answer> {
             let state = super::models::state(model);
             let Some(monitor) = model.monitor() else { return (state, Ok(Vec::new())) };
             let closed = monitor.last_window().filter(|_| wanted != "open").map(|window| (window, false));
-            let open = monitor.open_windows().last().copied().filter(|_| wanted != "closed").map(|window| (window, true));
+            let open = match monitor.open_windows() {
+                Ok(open) => open.last().copied().filter(|_| wanted != "closed").map(|window| (window, true)),
+                Err(error) => return (state, Err(error)),
+            };
             let windows = closed.into_iter().chain(open).map(|((start, end), provisional)| {
                 let profile = monitor.profile(start, end)?;
                 Ok(profile.map(|profile| (profile, Arc::clone(monitor.reference()), monitor.policy().settings.clone(), provisional)))
