@@ -11,6 +11,7 @@ use barograph_core::sketches::ExponentialHistogram;
 use barograph_core::{Error, Result};
 
 use crate::labels::{Label, MOST_WEIGHT, Prediction};
+use crate::monitor::MOST_HALVINGS;
 use crate::monitor::fleet::Untold;
 use crate::pulse::Pulse;
 use crate::reference::Reference;
@@ -138,6 +139,7 @@ impl Delta {
             writer.i64(prediction.tile);
             writer.option_f64(prediction.score);
             writer.f64(prediction.weight);
+            writer.u8(prediction.halvings);
             writer.len(prediction.chances.len());
             prediction.chances.iter().for_each(|chance| writer.f64(f64::from(*chance)));
         }
@@ -255,8 +257,8 @@ impl Delta {
         let id = |reader: &mut Reader<'_>| -> Result<u128> { Ok(u128::from(reader.u64()?) << 64 | u128::from(reader.u64()?)) };
         for _ in 0..reader.len(12)? {
             let key = id(&mut reader)?;
-            let (tile, score, weight) = (reader.i64()?, reader.option_finite()?, reader.f64()?);
-            if start_of(tile, length) != tile || !(0.0..=MOST_WEIGHT).contains(&weight) {
+            let (tile, score, weight, halvings) = (reader.i64()?, reader.option_finite()?, reader.f64()?, reader.u8()?);
+            if start_of(tile, length) != tile || !(0.0..=MOST_WEIGHT).contains(&weight) || u32::from(halvings) > MOST_HALVINGS {
                 return Err(Error::decode("a prediction of the delta is out of range"));
             }
             let number = reader.len(8)?;
@@ -268,7 +270,7 @@ impl Delta {
                 _ => Err(Error::decode("a probability of the delta is out of range")),
             };
             let chances = (0..number).map(|_| chance(&mut reader)).collect::<Result<Box<[f32]>>>()?;
-            out.predictions.push((key, Prediction { tile, score, chances, weight }));
+            out.predictions.push((key, Prediction { tile, score, chances, weight, halvings }));
         }
         for _ in 0..reader.len(11)? {
             let key = id(&mut reader)?;

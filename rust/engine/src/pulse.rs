@@ -117,7 +117,8 @@ impl Pulse {
         writer.len(self.minutes.len());
         for (start, minute) in &self.minutes {
             writer.i64(*start);
-            [minute.events, minute.calls, minute.errors].into_iter().for_each(|count| writer.u64(count));
+            let [events, calls] = minute.spread;
+            [minute.events, minute.calls, minute.errors, events, calls].into_iter().for_each(|count| writer.u64(count));
             writer.len(minute.slow.len());
             minute.slow.iter().for_each(|count| writer.u64(*count));
         }
@@ -129,9 +130,10 @@ impl Pulse {
     /// `Decode` for bytes that `encode` did not write.
     pub(crate) fn decode(reader: &mut Reader<'_>, rules: usize) -> Result<Self> {
         let mut out = Self::default();
-        for _ in 0..reader.len(5)? {
+        for _ in 0..reader.len(7)? {
             let start = reader.i64()?;
-            let mut minute = Minute { events: reader.count()?, calls: reader.count()?, errors: reader.count()?, slow: Vec::new() };
+            let (events, calls, errors) = (reader.count()?, reader.count()?, reader.count()?);
+            let mut minute = Minute { events, calls, errors, slow: Vec::new(), spread: [reader.u64()?, reader.u64()?] };
             let slow = reader.len(1)?;
             let fits = (slow == 0 || slow == rules) && start_of(start, MINUTE) == start && out.last().is_none_or(|last| last < start);
             if !fits {

@@ -1,4 +1,4 @@
-//! Many monitors that hand_on and one that judges are one monitor that has seen it all: to the byte, in any order of deltas.
+//! Many monitors that gather and one that judges are one monitor that has seen it all: to the byte, in any order of deltas.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! A monitor of a fleet: one that only hands_on, and cuts what it has gathered into deltas; one that takes deltas and judges.
+//! A monitor of a fleet: one that only gathers, and cuts what it has gathered into deltas; one that takes deltas and judges.
 
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ impl Monitor {
         self.untold.get_or_insert_default();
     }
 
-    /// Whether it hands_on.
+    /// Whether it gathers.
     pub fn hands_on(&self) -> bool {
         self.untold.is_some()
     }
@@ -149,6 +149,7 @@ impl Monitor {
         self.lifetime.merge(&delta.lifetime)?;
         self.untimed += delta.untimed;
         self.seen += delta.events;
+        self.sampled_out += delta.sampled_out;
         for (version, time, until) in &delta.deploys {
             self.deployed_elsewhere(version, *time, *until);
         }
