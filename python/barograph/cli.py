@@ -235,6 +235,19 @@ def _parser() -> argparse.ArgumentParser:
     capacity.add_argument("--every", type=float, default=300.0, metavar="SECONDS", help="between two answers of --listen (default: 300)")
     capacity.set_defaults(run=_capacity)
 
+    engines = what.add_parser(
+        "engines",
+        help="one process, several, Spark, Ray and Dask side by side",
+        description="Counts flights, replicated, by every engine that is installed, also while a worker is killed, and prints counters and "
+        "costs side by side. Exit codes: 0 all agree, 1 they differ, 2 error, 3 an engine could not run. A missed target is no error.",
+    )
+    engines.add_argument("--rows", type=int, default=10_000_000, metavar="N", help="rows of the workload (default: 10000000)")
+    engines.add_argument(
+        "--engines", nargs="+", choices=["single", "processes", "spark", "ray", "dask"], metavar="ENGINE", help="only these (default: all)"
+    )
+    engines.add_argument("--json", action="store_true", help="machine and rows as JSON")
+    engines.set_defaults(run=_bench_engines)
+
     demo = commands.add_parser(
         "demo", help="a year of flights through a monitored model", description="Replays real flights through a model."
     )
@@ -315,6 +328,13 @@ def _capacity(options: argparse.Namespace) -> int:
     from barograph.scaling import capacity_command
 
     return capacity_command.run(options)
+
+
+def _bench_engines(options: argparse.Namespace) -> int:
+    from barograph import engines_bench
+
+    options.engines = options.engines or list(engines_bench.ENGINES)
+    return engines_bench.run(options)
 
 
 def _version() -> str:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from barograph.references import Reference
 
-__all__ = ["SEGMENTS", "Key", "Recipe", "Segments", "leaf", "merge", "read", "read_segments"]
+__all__ = ["SEGMENTS", "Key", "Recipe", "Segments", "as_leaf", "leaf", "merge", "read", "read_segments"]
 
 SEGMENTS = 100
 """Segments that are counted apart by default; as many as a reference keeps of a column."""
@@ -93,6 +93,11 @@ def merge(*parts: bytes) -> bytes:
     for at, part in enumerate(parts[1:], 1):
         total.merge(_State.decode(part, at), at)
     return total.encode()
+
+
+def as_leaf(profile: Profile) -> bytes:
+    """A profile as a leaf, to be merged with others: of the same schema and reference."""
+    return _State((), [], SEGMENTS, profile._native, {}).encode()
 
 
 def read(data: bytes) -> Profile:

@@ -23,15 +23,17 @@ from typing import TYPE_CHECKING, Any
 from barograph import errors
 from barograph.errors import BarographError, InvalidArgumentError, UnsupportedError
 from barograph.frames import Frame
+from barograph.scaling.deltas import Sidecar
 from barograph.scaling.leaves import SEGMENTS, Recipe, merge, read, read_segments
 from barograph.scaling.pieces import Opener, Piece, Reader, finished, leaf_of, names_files, plan
+from barograph.scaling.spark_streams import Table, monitor_stream
 
 if TYPE_CHECKING:
     from barograph.references import Reference
     from barograph.reports import DriftReport
     from barograph.schemas import Schema
 
-__all__ = ["compare", "leaves", "merged", "profile"]
+__all__ = ["STATE", "Sidecar", "Table", "compare", "leaves", "merged", "monitor_stream", "profile", "recipe_of"]
 
 STATE = "state binary"
 """The one column that leaves and merges give."""

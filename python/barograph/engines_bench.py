@@ -1,0 +1,382 @@
+"""`barograph bench engines`: one process, several, Spark, Ray and Dask count the same flights; counters and costs side by side.
+
+Every engine runs in a process tree of its own, started by this file as a program. Its cost is the CPU time of that whole tree (JVMs,
+daemons and workers too) over one run on an engine that is warm, against one process alone. Then it runs again while a worker is ended by
+SIGKILL in the middle of a leaf.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from barograph.errors import BarographError, InvalidArgumentError
+
+__all__ = ["dies_half_way", "local_cluster", "run"]
+
+_PASS, _FAILED, _INCONCLUSIVE = 0, 1, 3
+_FILES = 20
+# The file whose first reader is killed.
+_DEADLY = 7
+_MARK = "BAROGRAPH_BENCH_TREE"
+_SECONDS = 1500
+# What is run, what its row says, and how many CPU seconds per million rows it may add to those of one process.
+_ENGINES: dict[str, tuple[tuple[str, str, float | None], ...]] = {
+    "single": (("single", "one process", None),),
+    "processes": (("processes", "2 processes", None),),
+    "spark": (("spark_paths", "Spark, paths", 0.3), ("spark_arrow", "Spark, mapInArrow", 1.2)),
+    "ray": (("ray_paths", "Ray, tasks", 0.1),),
+    "dask": (("dask_paths", "Dask, tasks", None), ("dask_frame", "Dask, DataFrame.reduction", None)),
+}
+ENGINES = tuple(_ENGINES)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """What one engine counted; without rows the note says why."""
+
+    name: str
+    engine: str
+    rows: int | None = None
+    digest: str | None = None
+    counters: str = ""
+    cpu_seconds: float | None = None
+    extra: float | None = None
+    target: float | None = None
+    killed_digest: str | None = None
+    attempts: int | None = None
+    note: str = ""
+
+
+def run(options: argparse.Namespace) -> int:
+    """Counts, measures and prints; gives the exit code."""
+    if platform.system() != "Linux":
+        raise BarographError("`bench engines` reads the cost of process trees from /proc", "run it on Linux")
+    if not 100_000 <= options.rows <= 10**9:
+        raise InvalidArgumentError(f"`--rows` must be in [100,000, 1,000,000,000], got {options.rows}")
+    from barograph.sidecar_bench import _machine
+
+    machine = _machine()
+    with tempfile.TemporaryDirectory(prefix="barograph-") as folder:
+        _replicate(Path(folder), options.rows)
+        rows: list[_Row] = []
+        for engine in options.engines:
+            print(f"barograph: {engine}", file=sys.stderr)
+            rows += _measured(engine, folder)
+    rows = _beside_one_process(rows, options.rows)
+    if options.json:
+        print(json.dumps({"machine": machine, "rows": [asdict(row) for row in rows]}, ensure_ascii=False, allow_nan=False))
+    else:
+        print(_markdown(machine, options.rows, rows))
+    if any(row.rows is None for row in rows):
+        return _INCONCLUSIVE if _agree(rows, options.rows) else _FAILED
+    return _PASS if _agree(rows, options.rows) else _FAILED
+
+
+def _agree(rows: list[_Row], number: int) -> bool:
+    """Whether all that counted, counted the same, and all of it; also where a worker was killed, and one really was."""
+    counted = [row for row in rows if row.rows is not None]
+    digests = {row.digest for row in counted} | {row.killed_digest for row in counted if row.attempts is not None}
+    killed = all(row.attempts is None or row.attempts > 1 for row in counted)
+    return len(digests) == 1 and killed and all(row.rows == number for row in counted)
+
+
+def _beside_one_process(rows: list[_Row], number: int) -> list[_Row]:
+    alone = next((row.cpu_seconds for row in rows if row.name == "single"), None)
+    if alone is None:
+        return rows
+    millions = number / 1e6
+    return [
+        _Row(**{**asdict(row), "extra": None if row.cpu_seconds is None or row.name == "single" else (row.cpu_seconds - alone) / millions})
+        for row in rows
+    ]
+
+
+def _replicate(folder: Path, number: int) -> None:
+    """A year of flights over and over, in files of equal size."""
+    import polars as pl
+
+    source = pl.read_parquet(Path(__file__).parent / "data" / "flights_nyc_2013.parquet")
+    edges = [number * at // _FILES for at in range(_FILES + 1)]
+    whole = pl.concat([source] * (max(end - start for start, end in pairwise(edges)) // source.height + 2))
+    for at, (start, end) in enumerate(pairwise(edges)):
+        whole.slice(start % source.height, end - start).write_parquet(folder / f"part-{at:03}.parquet")
+
+
+def _measured(engine: str, folder: str) -> list[_Row]:
+    """The rows of one engine, measured by a process of its own."""
+    token = secrets.token_hex(16)
+    environment = {**os.environ, _MARK: token, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": "ignore"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-m", "barograph.engines_bench", engine, folder]
+    with tempfile.TemporaryDirectory(prefix="barograph-") as logs, (Path(logs) / "log").open("w+b") as log:
+        try:
+            done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=log, timeout=_SECONDS, check=False)
+            lines = [line for line in done.stdout.decode().splitlines() if line.startswith('{"name"')]
+            why = "" if done.returncode == 0 else _last_line(log)
+        except subprocess.TimeoutExpired:
+            lines, why = [], f"it took more than {_SECONDS} seconds"
+        finally:
+            _end_tree(token)
+    rows = {row["name"]: _Row(**row) for row in map(json.loads, lines)}
+    return [rows.get(name, _Row(name, label, target=target, note=why or "nothing came")) for name, label, target in _ENGINES[engine]]
+
+
+def _last_line(log: Any) -> str:
+    log.seek(0)
+    lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
+    return next((line for line in reversed(lines) if "Error" in line), lines[-1] if lines else "it ended without a word")[:300]
+
+
+def _tree(token: str) -> Iterator[Path]:
+    """The processes of a tree, by a mark that all of them inherited: daemons have other parents."""
+    mark = f"{_MARK}={token}".encode()
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            try:
+                marked = mark in (process / "environ").read_bytes()
+            except OSError:
+                continue
+            if marked:
+                yield process
+
+
+def _end_tree(token: str) -> None:
+    for process in _tree(token):
+        if int(process.name) != os.getpid():
+            try:
+                os.kill(int(process.name), signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+
+def _cpu_seconds(token: str) -> float:
+    """CPU time of a tree so far, with those of it that have ended and were waited for."""
+    ticks = 0
+    for process in _tree(token):
+        try:
+            fields = (process / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        ticks += sum(int(field) for field in fields[11:15])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _markdown(machine: dict[str, Any], number: int, rows: list[_Row]) -> str:
+    where = "On {processor}, {cores} cores, {kernel}, Python {python}, barograph {barograph}, {date}; load average before: {load_average}."
+    what = f"Flights replicated to {number:,} rows in {_FILES} files; CPU seconds of the whole process tree, the engine being warm."
+    lines = [
+        f"{where.format(**machine)} {what}",
+        "",
+        "| engine | rows | delays: nulls, sum, distinct destinations | profile, SHA-256 | CPU-s | extra CPU-s per M rows | target | "
+        "a worker killed: profile | attempts |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        if row.rows is None:
+            lines.append(f"| {row.engine} | not run: {row.note.replace('|', ' ')} | | | | | | | |")
+            continue
+        cells = [row.engine, f"{row.rows:,}", row.counters, row.digest or "", "" if row.cpu_seconds is None else f"{row.cpu_seconds:.1f}"]
+        cells.append("" if row.extra is None else f"{row.extra:.2f}")
+        cells.append("" if row.target is None else f"≤ {row.target}")
+        cells += ["" if row.attempts is None else row.killed_digest or "", "" if row.attempts is None else str(row.attempts)]
+        lines.append("| " + " | ".join(cells) + " |")
+    same = "All profiles are the same to the byte." if _agree(rows, number) else "THE COUNTS DIFFER."
+    return "\n".join([*lines, "", same])
+
+
+# ---- in the process of one engine ----
+
+
+def dies_half_way(folder: str, deadly: str, path: str) -> Any:
+    """A file whose reader is killed after its first batch, the first time it is the file `deadly`; who began what is noted in `folder`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with (Path(folder) / f"{Path(path).stem}.begun").open("a") as log:
+        log.write(f"{os.getpid()}\n")
+    source = pq.ParquetFile(path)
+
+    def batches() -> Iterator[Any]:
+        for at, batch in enumerate(source.iter_batches(batch_size=10_000)):
+            if at == 1 and Path(path).name == deadly and _first(folder):
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield batch
+
+    return pa.RecordBatchReader.from_batches(source.schema_arrow, batches())
+
+
+def _first(folder: str) -> bool:
+    """Whether nobody was killed yet."""
+    try:
+        os.close(os.open(f"{folder}/killed", os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
+
+
+def _leaves_that_die(recipe: Any, folder: str, batches: Iterable[Any]) -> Iterator[Any]:
+    """What `spark.leaves` does of a partition, with a death in the middle of the first one that has two batches."""
+    from pyspark import TaskContext
+
+    from barograph.scaling.spark import _leaves_of_batches
+
+    context = TaskContext.get()
+    with (Path(folder) / f"partition-{context.partitionId()}.begun").open("a") as log:
+        log.write(f"{context.attemptNumber()}\n")
+
+    def watched() -> Iterator[Any]:
+        for at, batch in enumerate(batches):
+            if at == 1 and _first(folder):
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield batch
+
+    return _leaves_of_batches(recipe, watched())
+
+
+def local_cluster(folder: str | Path) -> Any:
+    """A Spark session with two executors of one core, each a process of its own, on loopback."""
+    import shutil
+
+    if shutil.which("java") is None:
+        raise BarographError("Spark needs Java 17 or newer, and there is no `java` on the PATH", "apt-get install openjdk-17-jre-headless")
+    try:
+        from pyspark.sql import SparkSession
+    except ImportError as error:
+        raise BarographError("Spark needs pyspark, which is not there", "pip install 'barograph[spark]'") from error
+    os.environ["PYSPARK_PYTHON"] = sys.executable
+    os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
+    settings = {
+        "spark.ui.enabled": "false",
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.executorEnv.PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+        "spark.sql.shuffle.partitions": "4",
+        "spark.sql.warehouse.dir": str(Path(folder) / "warehouse"),
+        "spark.log.level": "ERROR",
+        "spark.ui.showConsoleProgress": "false",
+    }
+    builder = SparkSession.builder.master("local-cluster[2,1,1024]").appName("barograph")
+    for name, value in settings.items():
+        builder = builder.config(name, value)
+    return builder.getOrCreate()
+
+
+@dataclass(frozen=True)
+class _Runner:
+    """How one engine counts files: in full, and while `folder` notes who began and one worker dies."""
+
+    plain: Callable[[list[str]], Any]
+    killed: Callable[[list[str], str], Any] | None
+
+
+def _runners(engine: str, folder: str) -> dict[str, _Runner]:
+    """The ways of one engine, started."""
+
+    def deadly(at: str) -> Callable[[str], Any]:
+        return partial(dies_half_way, at, f"part-{_DEADLY:03}.parquet")
+
+    if engine == "single":
+        from barograph.profiles import profile
+
+        return {
+            "single": _Runner(
+                lambda files: profile(str(Path(files[0]).parent / "*.parquet")) if len(files) > 1 else profile(files[0]), None
+            )
+        }
+    if engine == "processes":
+        from barograph.scaling import processes
+
+        count = partial(processes.profile, processes=2)
+        return {"processes": _Runner(count, lambda files, at: count(files, reader=deadly(at)))}
+    if engine == "ray":
+        import ray as engine_of_ray
+
+        from barograph.scaling import ray
+
+        engine_of_ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+        return {"ray_paths": _Runner(ray.profile, lambda files, at: ray.profile(files, reader=deadly(at)))}
+    if engine == "dask":
+        import dask.dataframe as frames
+        from distributed import Client, LocalCluster
+
+        from barograph.scaling import dask
+
+        cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1")
+        # Held by its module while it runs.
+        globals()["_client"] = Client(cluster)
+        of_paths = _Runner(dask.profile, lambda files, at: dask.profile(files, reader=deadly(at)))
+        return {"dask_paths": of_paths, "dask_frame": _Runner(lambda files: dask.profile(frames.read_parquet(files)), None)}
+    from barograph.scaling import read, spark
+
+    session = local_cluster(folder)
+
+    def dying(files: list[str], at: str) -> Any:
+        frame = session.read.parquet(*files)
+        recipe = spark.recipe_of(frame)
+        states = frame.select(*recipe.columns(frame.columns)).mapInArrow(partial(_leaves_that_die, recipe, at), spark.STATE)
+        return read(spark.merged(states, recipe))
+
+    return {
+        "spark_paths": _Runner(
+            lambda files: spark.profile(files, spark=session), lambda files, at: spark.profile(files, spark=session, reader=deadly(at))
+        ),
+        "spark_arrow": _Runner(lambda files: spark.profile(session.read.parquet(*files)), dying),
+    }
+
+
+def _of_engine(engine: str, folder: str) -> None:
+    """Runs one engine and prints its rows as JSON."""
+    files = [str(file) for file in sorted(Path(folder).glob("*.parquet"))]
+    token = os.environ[_MARK]
+    with tempfile.TemporaryDirectory(prefix="barograph-") as own:
+        runners = _runners(engine, own)
+        for name, label, target in _ENGINES[engine]:
+            runner = runners[name]
+            # Two files, so that every worker has loaded what it needs.
+            runner.plain(files[:2])
+            before = _cpu_seconds(token)
+            profile = runner.plain(files)
+            cost = _cpu_seconds(token) - before
+            row = _Row(name, label, profile.rows, _digest(profile), _counters(profile), cost, target=target)
+            if runner.killed is not None:
+                notes = Path(own) / name
+                notes.mkdir()
+                profile = runner.killed(files, str(notes))
+                attempts = max(len(note.read_text().splitlines()) for note in notes.glob("*.begun"))
+                row = _Row(**{**asdict(row), "killed_digest": _digest(profile), "attempts": attempts if (notes / "killed").exists() else 0})
+            print(json.dumps(asdict(row)), flush=True)
+
+
+def _digest(profile: Any) -> str:
+    return hashlib.sha256(profile.to_bytes()).hexdigest()[:12]
+
+
+def _counters(profile: Any) -> str:
+    delay = profile["dep_delay_min"]
+    counted = delay.count - delay.null_count
+    return f"{delay.null_count:,}, {round(delay.mean * counted):,}, {profile['dest'].distinct:,.0f}"
+
+
+if __name__ == "__main__":
+    # Under its own name, so that what workers are sent is found there.
+    from barograph import engines_bench
+
+    engines_bench._of_engine(sys.argv[1], sys.argv[2])
+    sys.stdout.flush()
+    # Engines leave threads and daemons; whoever started this ends them all.
+    os._exit(0)
