@@ -17,7 +17,7 @@ WHEEL := $(CACHE)/wheel/bin
 ACTIONLINT := $(CACHE)/tools/bin/actionlint
 DENY := $(CACHE)/tools/bin/cargo-deny
 
-.PHONY: help wheel test-wheel actionlint check-tools develop develop-lint demo test test-rust test-python lint typing deny docs test-openapi soak test-adapters test-brokers bench bench-brokers bench-peers bench-once fuzz clean
+.PHONY: help wheel test-wheel actionlint check-tools develop develop-lint demo test test-rust test-python lint typing deny docs test-openapi soak test-adapters test-brokers test-engines bench bench-brokers bench-peers bench-once fuzz clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -132,6 +132,16 @@ $(CACHE)/adapters/done.stamp: requirements/adapters.txt $(VENV)/uv.stamp
 	$(PYTHON) -m venv --clear $(CACHE)/adapters
 	VIRTUAL_ENV=$(CACHE)/adapters $(BIN)/uv pip install -q -r requirements/adapters.txt
 	@touch $@
+
+$(CACHE)/engines/done.stamp: requirements/engines.txt $(VENV)/uv.stamp
+	$(PYTHON) -m venv --clear $(CACHE)/engines
+	VIRTUAL_ENV=$(CACHE)/engines $(BIN)/uv pip install -q -r requirements/engines.txt
+	@touch $@
+
+ENGINE_ROWS ?= 1000000
+test-engines: develop $(CACHE)/engines/done.stamp ## Spark, Ray and Dask with workers killed, and all of them side by side, about 1.3 GB; needs Java 17
+	PYTHONPATH=python $(CACHE)/engines/bin/python -m pytest -c tests/engines/pytest.ini tests/engines
+	PYTHONPATH=python $(CACHE)/engines/bin/python -m barograph bench engines --rows $(ENGINE_ROWS)
 
 test-adapters: develop $(CACHE)/adapters/done.stamp ## adapters of frameworks too large for the core environment, about 2 GB
 	PYTHONPATH=python $(CACHE)/adapters/bin/python -m pytest -c tests/adapters/pytest.ini tests/adapters

@@ -109,7 +109,7 @@ def stream(spark, tmp_path):
 
 def test_batches_of_a_stream_are_counted_once_in_the_windows_of_their_events_by_a_sidecar(spark, stream, tmp_path):
     folder, reference = stream
-    with Sidecar(tmp_path).start() as sidecar:
+    with Sidecar(tmp_path) as sidecar:
         sidecar.request("PUT", "/v1/models/m", {})
         assert sidecar.request("PUT", "/v1/models/m/reference", reference.to_bytes(), "application/octet-stream").status in (200, 201)
         to = engine.Sidecar(f"http://127.0.0.1:{sidecar.port}", "m", TOKEN, patience=60)

@@ -205,8 +205,11 @@ class Deltas:
         """Sends what there is, and observes no more."""
         done = self.flush(timeout)
         with self._lock:
-            self._closed = True
+            self._closed, thread = True, self._thread
         self._wanted.set()
+        if thread is not None and self._process == os.getpid():
+            thread.join(timeout)
+        self._transport.close()
         return done
 
     def __enter__(self) -> Deltas:
