@@ -12,11 +12,11 @@ import hashlib
 import json
 import os
 import platform
-import secrets
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -32,7 +32,8 @@ _PASS, _FAILED, _INCONCLUSIVE = 0, 1, 3
 _FILES = 20
 # The file whose first reader is killed.
 _DEADLY = 7
-_MARK = "BAROGRAPH_BENCH_TREE"
+# From Linux' <sys/prctl.h>.
+_PR_SET_CHILD_SUBREAPER = 36
 _SECONDS = 1500
 # What is run, what its row says, and how many CPU seconds per million rows it may add to those of one process.
 _ENGINES: dict[str, tuple[tuple[str, str, float | None], ...]] = {
@@ -71,6 +72,7 @@ def run(options: argparse.Namespace) -> int:
     from barograph.sidecar_bench import _machine
 
     machine = _machine()
+    _adopt_orphans()
     with tempfile.TemporaryDirectory(prefix="barograph-") as folder:
         _replicate(Path(folder), options.rows)
         rows: list[_Row] = []
@@ -119,8 +121,7 @@ def _replicate(folder: Path, number: int) -> None:
 
 def _measured(engine: str, folder: str) -> list[_Row]:
     """The rows of one engine, measured by a process of its own."""
-    token = secrets.token_hex(16)
-    environment = {**os.environ, _MARK: token, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": "ignore"}
+    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": "ignore"}
     environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-m", "barograph.engines_bench", engine, folder]
     with tempfile.TemporaryDirectory(prefix="barograph-") as logs, (Path(logs) / "log").open("w+b") as log:
@@ -131,7 +132,7 @@ def _measured(engine: str, folder: str) -> list[_Row]:
         except subprocess.TimeoutExpired:
             lines, why = [], f"it took more than {_SECONDS} seconds"
         finally:
-            _end_tree(token)
+            _end_descendants()
     rows = {row["name"]: _Row(**row) for row in map(json.loads, lines)}
     return [rows.get(name, _Row(name, label, target=target, note=why or "nothing came")) for name, label, target in _ENGINES[engine]]
 
@@ -142,37 +143,50 @@ def _last_line(log: Any) -> str:
     return next((line for line in reversed(lines) if "Error" in line), lines[-1] if lines else "it ended without a word")[:300]
 
 
-def _tree(token: str) -> Iterator[Path]:
-    """The processes of a tree, by a mark that all of them inherited: daemons have other parents."""
-    mark = f"{_MARK}={token}".encode()
+def _adopt_orphans() -> None:
+    """Daemons, whose parents end, become children of this process, and so stay in its tree."""
+    import ctypes
+
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise BarographError("the system does not let this process adopt orphans, so engines' costs cannot be measured")
+
+
+def _descendants(root: int) -> dict[int, list[str]]:
+    """The fields behind the name in `/proc/PID/stat`, of every process that descends from `root`."""
+    every: dict[int, list[str]] = {}
     for process in Path("/proc").iterdir():
         if process.name.isdigit():
             try:
-                marked = mark in (process / "environ").read_bytes()
+                every[int(process.name)] = (process / "stat").read_text().rpartition(")")[2].split()
             except OSError:
+                # It has ended meanwhile.
                 continue
-            if marked:
-                yield process
+    found: dict[int, list[str]] = {}
+    generation = {root}
+    while generation:
+        generation = {pid for pid, fields in every.items() if int(fields[1]) in generation}
+        found |= {pid: every[pid] for pid in generation}
+    return found
 
 
-def _end_tree(token: str) -> None:
-    for process in _tree(token):
-        if int(process.name) != os.getpid():
+def _end_descendants() -> None:
+    while found := _descendants(os.getpid()):
+        for pid in found:
             try:
-                os.kill(int(process.name), signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
-
-
-def _cpu_seconds(token: str) -> float:
-    """CPU time of a tree so far, with those of it that have ended and were waited for."""
-    ticks = 0
-    for process in _tree(token):
         try:
-            fields = (process / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        ticks += sum(int(field) for field in fields[11:15])
+            while os.waitpid(-1, os.WNOHANG) != (0, 0):
+                continue
+        except ChildProcessError:
+            return
+        time.sleep(0.01)
+
+
+def _cpu_seconds(root: int) -> float:
+    """CPU time so far of all that descends from a process, with those that have ended and were waited for."""
+    ticks = sum(int(field) for fields in _descendants(root).values() for field in fields[11:15])
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
@@ -342,16 +356,17 @@ def _runners(engine: str, folder: str) -> dict[str, _Runner]:
 def _of_engine(engine: str, folder: str) -> None:
     """Runs one engine and prints its rows as JSON."""
     files = [str(file) for file in sorted(Path(folder).glob("*.parquet"))]
-    token = os.environ[_MARK]
+    # Of the tree of whoever started this: orphans are there.
+    root = os.getppid()
     with tempfile.TemporaryDirectory(prefix="barograph-") as own:
         runners = _runners(engine, own)
         for name, label, target in _ENGINES[engine]:
             runner = runners[name]
             # Two files, so that every worker has loaded what it needs.
             runner.plain(files[:2])
-            before = _cpu_seconds(token)
+            before = _cpu_seconds(root)
             profile = runner.plain(files)
-            cost = _cpu_seconds(token) - before
+            cost = _cpu_seconds(root) - before
             row = _Row(name, label, profile.rows, _digest(profile), _counters(profile), cost, target=target)
             if runner.killed is not None:
                 notes = Path(own) / name

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -52,9 +53,9 @@ def test_columns_that_are_not_asked_for_do_not_travel(spark, flights):
     schema = bg.Schema([{"name": "dep_delay_min", "kind": "number", "role": "feature"}])
     frame = spark.read.parquet(str(folder))
     recipe = engine.recipe_of(frame, schema=schema, by="origin")
-    plan = engine.leaves(frame, recipe)._jdf.queryExecution().optimizedPlan().toString()
-    assert "dep_delay_min" in plan
-    assert "flight_id" not in plan
+    plan = engine.leaves(frame, recipe)._jdf.queryExecution().executedPlan().toString()
+    read_columns = re.search(r"ReadSchema: struct<(.*?)>", plan)[1]
+    assert sorted(re.findall(r"(\w+):", read_columns)) == ["dep_delay_min", "origin"]
     assert engine.profile(frame, schema=schema) == bg.profile(rows, schema=schema)
 
 
@@ -111,7 +112,7 @@ def test_batches_of_a_stream_are_counted_once_in_the_windows_of_their_events_by_
     folder, reference = stream
     with Sidecar(tmp_path) as sidecar:
         sidecar.request("PUT", "/v1/models/m", {})
-        assert sidecar.request("PUT", "/v1/models/m/reference", reference.to_bytes(), "application/octet-stream").status in (200, 201)
+        assert sidecar.request("PUT", "/v1/models/m/reference", reference.to_bytes(), "application/octet-stream").status < 300
         to = engine.Sidecar(f"http://127.0.0.1:{sidecar.port}", "m", TOKEN, patience=60)
         settings = {"to": to, "name": "s", "reference": reference, "time": "at", "trigger": {"availableNow": True}}
         engine.monitor_stream(stream_of(spark, folder), checkpoint=str(tmp_path / "progress"), **settings).awaitTermination(300)

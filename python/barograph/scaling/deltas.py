@@ -145,7 +145,6 @@ class Deltas:
 
     def _begin(self) -> None:
         self.incarnation = secrets.token_hex(8)
-        self._process = os.getpid()
         self._lock = threading.Lock()
         self._sending = threading.Lock()
         self._wanted = threading.Event()
@@ -163,8 +162,6 @@ class Deltas:
 
     def observe(self, row: Mapping[str, Any]) -> None:
         """Adds one event: a mapping of columns to values. About a microsecond; what cannot be counted is dropped, and that is counted."""
-        if self._process != os.getpid():
-            self._begin()
         with self._lock:
             self._counts["observed"] += 1
             if self._closed or self._waiting >= _MOST_ROWS or not isinstance(row, Mapping):
@@ -187,7 +184,7 @@ class Deltas:
     def flush(self, timeout: float = 10.0) -> bool:
         """Sends what there is; whether all of it was acknowledged, or refused, within so many seconds."""
         end, wait = clock.monotonic() + timeout, 0.02
-        while self._process == os.getpid():
+        while True:
             if self._sending.acquire(timeout=max(0.0, end - clock.monotonic())):
                 try:
                     self._step()
@@ -199,7 +196,6 @@ class Deltas:
                 return False
             clock.sleep(wait)
             wait = min(1.0, wait * 2)
-        return True
 
     def close(self, timeout: float = 10.0) -> bool:
         """Sends what there is, and observes no more."""
@@ -207,7 +203,7 @@ class Deltas:
         with self._lock:
             self._closed, thread = True, self._thread
         self._wanted.set()
-        if thread is not None and self._process == os.getpid():
+        if thread is not None:
             thread.join(timeout)
         self._transport.close()
         return done
@@ -219,8 +215,8 @@ class Deltas:
         self.close()
 
     def _run(self) -> None:
-        process, failures = self._process, 0
-        while not self._closed and process == os.getpid():
+        failures = 0
+        while not self._closed:
             pause = self._interval if failures == 0 else min(self._interval, 0.1 * 2.0 ** min(failures, 10))
             self._wanted.wait(pause * random.uniform(0.8, 1.2) if failures else pause)
             self._wanted.clear()
@@ -315,9 +311,19 @@ def _fitting(kind: str, value: Any) -> Any:
     return value if isinstance(value, str) else None
 
 
-@atexit.register
-def _last_words() -> None:
+def _after_fork() -> None:
+    # What the parent holds is the parent's, and so are its locks.
+    for deltas in list(_ALL):
+        deltas._begin()
+
+
+def _at_end() -> None:
     end = clock.monotonic() + _LAST_SECONDS
     for deltas in list(_ALL):
-        if deltas._process == os.getpid() and not deltas._closed:
+        if not deltas._closed:
             deltas.flush(max(0.0, end - clock.monotonic()))
+
+
+atexit.register(_at_end)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
