@@ -30,6 +30,8 @@ def flights(tmp_path_factory):
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory):
     """Two executors of one core, each a process of its own: `local[2]` would not try a task again."""
+    # JVMs that live for a minute: what they would compile thoroughly is never used.
+    os.environ["JAVA_TOOL_OPTIONS"] = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
     session = local_cluster(tmp_path_factory.mktemp("spark"))
     yield session
     session.stop()

@@ -274,6 +274,14 @@ def test_blocks_fit_the_terminal(report, width):
     assert "\x1b[38;5;202m" in report.to_histograms(width=width, color=True)
 
 
+@pytest.mark.parametrize("width", [40, 60, 100])
+def test_bars_of_names_fit_the_terminal(width):
+    names = {"wide": ["日本航空", "a" * 90, "\u202eevil"] * 500}
+    drawn = bg.compare(bg.Reference(names), {"wide": ["日本航空"] * 900 + ["a" * 90] * 50}).to_histograms(width=width, color=False)
+    assert "█" in drawn
+    assert max(cells_of(drawn)) <= width
+
+
 def test_blocks_are_left_out_where_nothing_drifted_or_nothing_fits(report, reference):
     assert bg.compare(reference, frame()).to_histograms(width=100) == ""
     assert report.to_histograms(width=39) == ""

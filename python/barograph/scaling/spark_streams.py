@@ -22,7 +22,7 @@ __all__ = ["Table", "monitor_stream"]
 _WINDOW = "__barograph_window"
 _MOST_WINDOWS = 10_000
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-_COLUMNS = "window timestamp, rows bigint, reference string, version string, state binary"
+_COLUMNS = "`window` timestamp, `rows` bigint, reference string, version string, state binary"
 
 
 @dataclass(frozen=True)
@@ -38,19 +38,24 @@ class Table:
 
     name: str
 
+    def __post_init__(self) -> None:
+        if "/" not in self.name and not re.fullmatch(r"\w+(\.\w+){0,3}", self.name):
+            raise InvalidArgumentError(f"`name` must be a path with a slash in it, or the name of a table, got {self.name!r}")
+
     def put(self, spark: Any, stream: str, batch: int, rows: list[tuple[Any, ...]]) -> None:
         """Replaces the partition of one batch."""
         from pyspark.sql import functions as f
 
         frame = spark.createDataFrame(rows, _COLUMNS).coalesce(1)
-        frame = frame.select("*", f.lit(stream).alias("stream"), f.lit(batch).cast("bigint").alias("batch"))
-        writer = frame.write.mode("overwrite").option("partitionOverwriteMode", "dynamic")
         if "/" in self.name:
-            writer.partitionBy("stream", "batch").parquet(self.name)
-        elif spark.catalog.tableExists(self.name):
-            writer.insertInto(self.name, overwrite=True)
-        else:
-            frame.write.partitionBy("stream", "batch").format("parquet").saveAsTable(self.name)
+            frame = frame.select("*", f.lit(stream).alias("stream"), f.lit(batch).cast("bigint").alias("batch"))
+            frame.write.mode("overwrite").option("partitionOverwriteMode", "dynamic").partitionBy("stream", "batch").parquet(self.name)
+            return
+        # A partition that is named is all that is overwritten, whatever the session's mode.
+        columns = f"{_COLUMNS}, stream string, batch bigint"
+        spark.sql(f"CREATE TABLE IF NOT EXISTS {self.name} ({columns}) USING parquet PARTITIONED BY (stream, batch)")
+        partition = f"PARTITION (stream = '{stream}', batch = {int(batch)})"
+        spark.sql(f"INSERT OVERWRITE TABLE {self.name} {partition} SELECT * FROM {{made}}", made=frame)
 
 
 def monitor_stream(

@@ -6,7 +6,6 @@ take; docs/guides/spark.md shows the SQL. Other engines with these sketches read
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -17,12 +16,15 @@ if TYPE_CHECKING:
 
     from barograph.profiles import Profile
     from barograph.references import Reference
+    from barograph.sketches import Kll
 
 __all__ = ["reference_of_sketches", "sketches"]
 
 _HLL_LG_K = 12
 _THETA_LG_K = 12
 _MOST_VALUES = 100_000
+# More ranks than any sketch of a sensible size tells apart.
+_MOST_STEPS = 4096
 
 
 def sketches(profile: Profile, *, k: int = 200) -> pl.DataFrame:
@@ -74,13 +76,14 @@ def sketches(profile: Profile, *, k: int = 200) -> pl.DataFrame:
     return pl.DataFrame(rows, schema={**schema, **dict.fromkeys(floats, pl.Float64), **dict.fromkeys(states, pl.Binary)})
 
 
-def reference_of_sketches(columns: Mapping[str, bytes], *, bins: int = 100) -> Reference:
+def reference_of_sketches(columns: Mapping[str, bytes], *, nulls: Mapping[str, float] | None = None, bins: int = 100) -> Reference:
     """A reference of columns of numbers, from KLL sketches of doubles, such as Spark's `kll_sketch_agg_double` gives.
 
-    columns: bytes by column name. bins: about so many, at most the sketches can tell apart: with Spark's k of 200 a rank is within 1.65 %,
-    so 100 bins are the most that means anything. As many values as were seen, 100,000 at most, are put at even ranks: a reference of more
-    rows is taken for one of 100,000, which makes tests no bolder. Nulls, names and distinct counts are not in a KLL; a comparison does not
-    judge them. Raises SnapshotError for other bytes, InvalidArgumentError for an empty sketch.
+    columns: bytes by column name. nulls: the share of nulls in [0, 1) by column name, which no sketch knows; 0 for those it lacks, and then
+    a comparison takes every null for a change. bins: about so many, at most the sketches can tell apart: with Spark's k of 200 a rank is
+    within 1.65 %, so 100 bins are the most that means anything. As many values as were seen, 100,000 at most, are put at even ranks: a
+    reference of more rows is taken for one of 100,000, which makes tests no bolder. What lies beyond the extremes that a sketch has kept
+    counts as out of range. Raises SnapshotError for other bytes, InvalidArgumentError for an empty sketch or a share out of range.
     """
     import polars as pl
 
@@ -92,15 +95,25 @@ def reference_of_sketches(columns: Mapping[str, bytes], *, bins: int = 100) -> R
     if not columns:
         raise InvalidArgumentError("`columns` must hold at least one sketch, got none")
     read = {name: Kll.from_bytes(data) for name, data in columns.items()}
-    empty = next((name for name, kll in read.items() if kll.count == 0), None)
-    if empty is not None:
-        raise InvalidArgumentError(f"the sketch of column {empty!r} is empty")
-    # A table has columns of one length: that of the shortest that counts in full.
+    for name, kll in read.items():
+        if kll.count == 0:
+            raise InvalidArgumentError(f"the sketch of column {name!r} is empty")
+        if not 0.0 <= (nulls or {}).get(name, 0.0) < 1.0:
+            raise InvalidArgumentError(f"`nulls` must be shares in [0, 1), got {(nulls or {})[name]!r} for column {name!r}")
+    # A table has columns of one length: that of the sketch that saw least.
     rows = min(_MOST_VALUES, *(kll.count for kll in read.values()))
-    steps = min(rows, 1 << 12)
-    values = {name: [kll.quantile((at + 0.5) / steps) for at in range(steps)] for name, kll in read.items()}
-    table = pl.DataFrame(values, schema=dict.fromkeys(values, pl.Float64))
-    repeated = table.with_columns(pl.lit(math.ceil(rows / steps)).alias("\0times"))
-    whole = repeated.select(pl.exclude("\0times").repeat_by("\0times").explode()).head(rows)
-    kinds = [{"name": name, "kind": "number", "role": "feature"} for name in values]
-    return Reference(profile(whole, schema=Schema(kinds)), bins=bins)
+    made = {name: _at_even_ranks(kll, rows, (nulls or {}).get(name, 0.0)) for name, kll in read.items()}
+    kinds = [{"name": name, "kind": "number", "role": "feature"} for name in made]
+    return Reference(profile(pl.DataFrame(made), schema=Schema(kinds)), bins=bins)
+
+
+def _at_even_ranks(kll: Kll, rows: int, nulls: float) -> pl.Series:
+    """So many rows with the quantiles of a sketch, its extremes among them, and that share of nulls."""
+    import polars as pl
+
+    values = max(1, round(rows * (1.0 - nulls)))
+    steps = min(values, _MOST_STEPS)
+    found = [kll.quantile((at + 0.5) / steps) for at in range(steps)]
+    found[0], found[-1] = kll.quantile(0.0), kll.quantile(1.0)
+    whole = [found[at * steps // values] for at in range(values)]
+    return pl.Series(whole + [None] * (rows - values), dtype=pl.Float64)
