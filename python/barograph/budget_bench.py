@@ -145,8 +145,8 @@ class _Load:
         # The loop is the load's, not monitoring's.
         began = time.thread_time_ns()
         for own, beside in zip(rows, marks, strict=True):
-            for row, (latency, failed) in zip(own, beside, strict=True):
-                _nothing(row, latency, failed)
+            for _row, (_latency, _failed) in zip(own, beside, strict=True):
+                pass
         loop = (time.thread_time_ns() - began) // _FRAMES
 
         def observe(monitor: Any, at: int, now: datetime) -> None:
@@ -302,10 +302,6 @@ class _Load:
             out.covered += 1
         else:
             out.missed.append(f"{method} of {row['window_start']}: {truth:.6g} is not in {lower} to {upper}")
-
-
-def _nothing(row: dict[str, Any], latency: float, failed: bool) -> None:
-    """What a loop without monitoring does with an event."""
 
 
 class _Budgeted(_Sidecar):
