@@ -62,7 +62,10 @@ impl Logged {
     }
 
     fn take(&mut self, record: &Record) {
-        self.log.push(record.to_bytes().unwrap());
+        let bytes = record.to_bytes().unwrap();
+        // A shard would refuse to open the log otherwise.
+        assert_eq!(Record::newer(&bytes), None);
+        self.log.push(bytes);
         self.model.apply(record).unwrap();
     }
 
