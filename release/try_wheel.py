@@ -65,6 +65,7 @@ def script(page: str, port: int) -> str:
             continue
         if "barograph serve" in text:
             text = text.replace("barograph serve", f"barograph serve --listen 127.0.0.1:{port}")
+        text = text.replace("barograph top", f"barograph top http://127.0.0.1:{port}")
         if "--fail-on" in text:
             # A gate that fails says so by its exit code.
             text = f"({text.strip()}) || [ $? = 1 ]\n"
