@@ -432,7 +432,7 @@ mod tests {
             let (mut kept, mut worth, batches, rows) = (0usize, 0.0, 4000, 64);
             for _ in 0..batches {
                 let halvings = coins.halvings(depth);
-                assert!((halvings as f64 - depth).abs() < 1.0 || depth == 0.0 && halvings == 0);
+                assert!((f64::from(halvings) - depth).abs() < 1.0 || depth == 0.0 && halvings == 0);
                 let own = coins.kept(rows, halvings).into_iter().filter(|kept| *kept).count();
                 kept += own;
                 worth += own as f64 * f64::from(1u32 << halvings);

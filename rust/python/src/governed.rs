@@ -106,7 +106,7 @@ impl Governed {
             return None;
         }
         let number = self.came.fetch_add(1, Ordering::Relaxed);
-        if number % LOOK == 0 {
+        if number.is_multiple_of(LOOK) {
             self.step();
         }
         let bits = coins_of(number, self.seed.load(Ordering::Relaxed));
@@ -115,7 +115,7 @@ impl Governed {
             self.left_out.fetch_add(1, Ordering::Relaxed);
             return None;
         }
-        if self.kept.fetch_add(1, Ordering::Relaxed) % TIMED == 0 {
+        if self.kept.fetch_add(1, Ordering::Relaxed).is_multiple_of(TIMED) {
             BEGAN.set(Some(cpu::of_thread()));
         }
         Some(halvings)

@@ -174,8 +174,21 @@ fn methods(about: About) -> &'static [(Method, Option<Scope>)] {
     const ADMIN: (Method, Option<Scope>) = (Method::POST, Some(Scope::Admin));
     match about {
         A::Page | A::Health | A::Ready => &[OPEN],
-        A::Metrics | A::OpenApi | A::Version | A::Stream | A::Overview | A::Models | A::Drift | A::History | A::Alerts => &[GET],
-        A::Series | A::Columns | A::Column | A::Segments | A::Quality | A::Profile => &[GET],
+        A::Metrics
+        | A::OpenApi
+        | A::Version
+        | A::Stream
+        | A::Overview
+        | A::Models
+        | A::Drift
+        | A::History
+        | A::Alerts
+        | A::Series
+        | A::Columns
+        | A::Column
+        | A::Segments
+        | A::Quality
+        | A::Profile => &[GET],
         A::Decisions => &[GET, (Method::POST, Some(Scope::Read))],
         A::Audit => &[(Method::GET, Some(Scope::Admin))],
         A::Model => &[GET, PUT, (Method::DELETE, Some(Scope::Admin))],
@@ -303,10 +316,7 @@ async fn asked(sidecar: &Arc<Sidecar>, request: &mut Request<Incoming>, door: Do
         }
     }
     match about {
-        About::Page => {
-            let path = if asked.object.is_empty() { String::new() } else { format!("assets/{}", asked.object) };
-            crate::page::answer(&path, &asked.headers)
-        }
+        About::Page => crate::page::answer(&asset(&asked.object), &asked.headers),
         About::Health => Ok(Answer::bytes(200, "text/plain; charset=utf-8", "alive\n")),
         About::Ready => read::ready(&asked),
         About::Metrics => read::metrics(&asked).await,
@@ -349,6 +359,11 @@ async fn asked(sidecar: &Arc<Sidecar>, request: &mut Request<Incoming>, door: Do
         About::Save => models::save(&asked).await,
         About::Audit => read::audit(&asked),
     }
+}
+
+/// Where the page has a file of this name; the page itself has none.
+fn asset(name: &str) -> String {
+    if name.is_empty() { String::new() } else { format!("assets/{name}") }
 }
 
 fn name(about: About) -> &'static str {
