@@ -140,11 +140,22 @@ impl Lattice {
     /// # Errors
     /// None in practice.
     pub(crate) fn between(&self, start: i64, end: i64) -> Result<Vec<(i64, Tile)>> {
+        self.last_between(start, end, usize::MAX)
+    }
+
+    /// The last `most` of them, oldest first.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub(crate) fn last_between(&self, start: i64, end: i64, most: usize) -> Result<Vec<(i64, Tile)>> {
         let read = |kept: &Kept| match kept {
             Kept::Open(tile) => Ok(tile.as_ref().clone()),
             Kept::Packed(bytes) => Tile::decode(&mut Reader::new(bytes)),
         };
-        self.tiles.range(start..end.max(start)).map(|(start, kept)| Ok((*start, read(kept)?))).collect()
+        let found = self.tiles.range(start..end.max(start)).rev().take(most).map(|(start, kept)| Ok((*start, read(kept)?)));
+        let mut out = found.collect::<Result<Vec<_>>>()?;
+        out.reverse();
+        Ok(out)
     }
 
     /// Packs what lies before `closed`, and merges what is old.

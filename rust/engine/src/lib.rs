@@ -27,7 +27,7 @@ mod text;
 mod watching;
 pub mod window;
 
-pub use compare::compare;
+pub use compare::{compare, compare_column, compare_tested};
 pub use monitor::Monitor;
 pub use profile::{ColumnProfile, Profile};
 pub use reference::{Reference, ReferenceBuilder};

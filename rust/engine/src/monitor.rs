@@ -85,6 +85,18 @@ pub struct Summary {
     pub report: Report,
 }
 
+/// How good the predictions of a tile are by the labels that have come so far, late ones too.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct TileQuality {
+    pub start: i64,
+    pub end: i64,
+    /// Events that were kept, and those of them whose label has come.
+    pub events: u64,
+    pub labelled: u64,
+    pub metrics: Vec<(Method, Metric)>,
+}
+
 /// A declared deploy, and until when it mutes alerts.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Deploy {
@@ -437,6 +449,23 @@ impl Monitor {
     /// None in practice.
     pub fn summary(&self, start: i64, end: i64) -> Result<Option<Summary>> {
         merged(&self.tiles.between(start, end)?, start, end)?.map(|tile| self.summarise(&tile, compare)).transpose()
+    }
+
+    /// The quality of the last `most` tiles that begin in `[start, end)`, oldest first. History says what was known when a window closed,
+    /// this what is known now.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn qualities(&self, start: i64, end: i64, most: usize) -> Result<Vec<TileQuality>> {
+        let confidence = self.config.policy.settings.confidence;
+        let of_tile = |(start, tile): (i64, Tile)| TileQuality {
+            start,
+            end: start.saturating_add(self.tiles.length(start)),
+            events: tile.profile.kept,
+            labelled: tile.labelled.min(tile.profile.kept),
+            metrics: tile.quality.metrics(confidence),
+        };
+        Ok(self.tiles.last_between(start, end, most)?.into_iter().map(of_tile).collect())
     }
 
     /// The profile of the tiles that begin in `[start, end)`; `None` without events.

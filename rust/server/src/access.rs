@@ -123,30 +123,32 @@ impl Access {
         known.is_none_or(|known| known.models.is_empty() || known.models.iter().any(|pattern| matches(pattern, model)))
     }
 
-    /// Refuses what a page of somebody else's could make a browser send: requests under a foreign name (DNS rebinding), from a foreign
-    /// origin (CSRF).
+    /// Refuses requests under a foreign name (DNS rebinding).
     ///
     /// # Errors
-    /// 403, 421.
-    pub fn addressed(&self, headers: &HeaderMap, authority: Option<&str>, unix: bool) -> Outcome<()> {
-        let host = authority.or_else(|| headers.get(hyper::header::HOST).and_then(|host| host.to_str().ok()));
-        let host = host.unwrap_or_default().to_ascii_lowercase();
+    /// 421.
+    pub fn named(&self, headers: &HeaderMap, authority: Option<&str>, unix: bool) -> Outcome<()> {
+        let host = host(headers, authority);
         let name = match host.rsplit_once(':') {
             Some((name, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => name,
             _ => host.as_str(),
         };
-        if !unix && !self.hosts.iter().any(|known| known == name) {
-            return Err(Problem::new(
-                421,
-                "misdirected request",
-                format!("the request is addressed to {name:?}, which is not this sidecar"),
-            )
-            .hint("add the name to `hosts` of the configuration"));
+        if unix || self.hosts.iter().any(|known| known == name) {
+            return Ok(());
         }
+        Err(Problem::new(421, "misdirected request", format!("the request is addressed to {name:?}, which is not this sidecar"))
+            .hint("add the name to `hosts` of the configuration"))
+    }
+
+    /// Refuses what a page of somebody else's could make a browser send (CSRF).
+    ///
+    /// # Errors
+    /// 403.
+    pub fn own_origin(&self, headers: &HeaderMap, authority: Option<&str>) -> Outcome<()> {
         let foreign = || Problem::new(403, "forbidden", "the request comes from a page of another origin");
         if let Some(origin) = headers.get(hyper::header::ORIGIN) {
             let origin = origin.to_str().unwrap_or_default().to_ascii_lowercase();
-            let own = origin.split_once("://").is_some_and(|(_, authority)| authority == host);
+            let own = origin.split_once("://").is_some_and(|(_, named)| named == host(headers, authority));
             if !own {
                 return Err(foreign());
             }
@@ -156,6 +158,12 @@ impl Access {
             Some(_) => Err(foreign()),
         }
     }
+}
+
+/// Whom a request is addressed to.
+fn host(headers: &HeaderMap, authority: Option<&str>) -> String {
+    let host = authority.or_else(|| headers.get(hyper::header::HOST).and_then(|host| host.to_str().ok()));
+    host.unwrap_or_default().to_ascii_lowercase()
 }
 
 /// Whether a name fits a pattern with at most one star.
@@ -209,8 +217,11 @@ mod tests {
     #[test]
     fn foreign_names_and_origins_are_refused() {
         let access = access();
-        let status =
-            |pairs: &[(&'static str, &str)]| access.addressed(&headers(pairs), None, false).map_or_else(|problem| problem.status, |()| 200);
+        let status = |pairs: &[(&'static str, &str)]| {
+            let headers = headers(pairs);
+            let outcome = access.named(&headers, None, false).and_then(|()| access.own_origin(&headers, None));
+            outcome.map_or_else(|problem| problem.status, |()| 200)
+        };
         assert_eq!(status(&[("host", "localhost:7464")]), 200);
         assert_eq!(status(&[("host", "[::1]:7464")]), 200);
         assert_eq!(status(&[("host", "baro.example")]), 200);

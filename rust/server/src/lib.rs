@@ -18,6 +18,7 @@ pub mod measurement;
 pub mod model;
 pub mod models;
 pub mod note;
+pub(crate) mod page;
 pub mod pairing;
 pub mod pending;
 pub mod privacy;

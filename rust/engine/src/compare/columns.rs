@@ -328,7 +328,7 @@ fn total_of(context: &Context<'_>, mut bins: Vec<(String, u64, u64)>, report: &m
     if let Ok(score) = &score {
         let mut order: Vec<usize> = (0..bins.len()).collect();
         order.sort_by(|a, b| score.contributions[*b].total_cmp(&score.contributions[*a]));
-        let moved = order.into_iter().take(5).filter(|at| score.contributions[*at] > 0.0);
+        let moved = order.into_iter().filter(|at| score.contributions[*at] > 0.0);
         report.moved = moved
             .map(|at| Moved { bin: bins[at].0.clone(), reference: p[at] / n, current: q[at] / m, contribution: score.contributions[at] })
             .collect();

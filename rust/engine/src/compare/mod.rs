@@ -17,6 +17,9 @@ use crate::report::{ColumnReport, Method, Report, Row, Verdict};
 use crate::schema::Role;
 use crate::settings::Settings;
 
+/// Bins of a column that a report names.
+const MOVED: usize = 5;
+
 /// A row with what its verdict rests on.
 struct Draft {
     row: Row,
@@ -46,7 +49,25 @@ struct Judged {
 /// # Errors
 /// `InvalidArgument` for settings outside their ranges.
 pub fn compare(reference: &Reference, current: &Profile, settings: &Settings) -> Result<Report> {
-    measure(reference, current, settings, true)
+    let mut report = measure(reference, current, settings, true)?;
+    report.columns.iter_mut().for_each(|column| column.moved.truncate(MOVED));
+    Ok(report)
+}
+
+/// One column of what [`compare`] finds, with every bin that adds to its distance, the one that adds most first, and its rows; `None`
+/// for a column that neither side has. The other columns are compared too: verdicts are combined over all of them.
+///
+/// # Errors
+/// `InvalidArgument` for settings outside their ranges.
+pub fn compare_column(
+    reference: &Reference,
+    current: &Profile,
+    settings: &Settings,
+    name: &str,
+) -> Result<Option<(ColumnReport, Vec<Row>)>> {
+    let report = measure(reference, current, settings, true)?;
+    let rows = report.rows.into_iter().filter(|row| row.column == name).collect();
+    Ok(report.columns.into_iter().find(|column| column.column == name).map(|column| (column, rows)))
 }
 
 /// As [`compare`], without what has no verdict (distances, pictures, summaries): what a monitor asks of every window.

@@ -1,8 +1,12 @@
 //! What can be asked of a sidecar over HTTP, and who may ask.
 
+mod columns;
 mod events;
 mod models;
+mod overview;
 mod read;
+mod segments;
+mod series;
 mod stream;
 
 use std::sync::Arc;
@@ -21,6 +25,7 @@ use crate::sidecar::Sidecar;
 /// What a request is about, and the scope it needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum About {
+    Page,
     Health,
     Ready,
     Metrics,
@@ -28,6 +33,7 @@ enum About {
     Version,
     Stream,
     OtlpMetrics,
+    Overview,
     Models,
     Model,
     Reference,
@@ -39,6 +45,11 @@ enum About {
     Drift,
     History,
     Alerts,
+    Series,
+    Columns,
+    Column,
+    Segments,
+    Quality,
     Profile,
     Decisions,
     Acknowledge,
@@ -106,6 +117,8 @@ impl Asked {
 
 fn find<'a>(parts: &[&'a str]) -> Option<(About, &'a str, &'a str)> {
     let found = match parts {
+        [""] => (About::Page, "", ""),
+        ["assets", file] => (About::Page, "", *file),
         ["healthz" | "livez"] => (About::Health, "", ""),
         ["readyz" | "startupz"] => (About::Ready, "", ""),
         ["metrics"] => (About::Metrics, "", ""),
@@ -114,8 +127,10 @@ fn find<'a>(parts: &[&'a str]) -> Option<(About, &'a str, &'a str)> {
         ["v1", "stream"] => (About::Stream, "", ""),
         ["v1", "metrics"] => (About::OtlpMetrics, "", ""),
         ["v1", "audit"] => (About::Audit, "", ""),
+        ["v1", "overview"] => (About::Overview, "", ""),
         ["v1", "models"] => (About::Models, "", ""),
         ["v1", "models", model] => (About::Model, *model, ""),
+        ["v1", "models", model, "columns", column] => (About::Column, *model, *column),
         ["v1", "models", model, "alerts", id, "acknowledge"] => (About::Acknowledge, *model, *id),
         ["v1", "models", model, "alerts", id, "mute"] => (About::Mute, *model, *id),
         ["v1", "models", model, rest] => {
@@ -129,6 +144,10 @@ fn find<'a>(parts: &[&'a str]) -> Option<(About, &'a str, &'a str)> {
                 "drift" => About::Drift,
                 "history" => About::History,
                 "alerts" => About::Alerts,
+                "series" => About::Series,
+                "columns" => About::Columns,
+                "segments" => About::Segments,
+                "quality" => About::Quality,
                 "profile" => About::Profile,
                 "decisions" => About::Decisions,
                 "erase" => About::Erase,
@@ -150,8 +169,9 @@ fn methods(about: About) -> &'static [(Method, Option<Scope>)] {
     const PUT: (Method, Option<Scope>) = (Method::PUT, Some(Scope::Admin));
     const ADMIN: (Method, Option<Scope>) = (Method::POST, Some(Scope::Admin));
     match about {
-        A::Health | A::Ready => &[OPEN],
-        A::Metrics | A::OpenApi | A::Version | A::Stream | A::Models | A::Drift | A::History | A::Alerts | A::Profile => &[GET],
+        A::Page | A::Health | A::Ready => &[OPEN],
+        A::Metrics | A::OpenApi | A::Version | A::Stream | A::Overview | A::Models | A::Drift | A::History | A::Alerts => &[GET],
+        A::Series | A::Columns | A::Column | A::Segments | A::Quality | A::Profile => &[GET],
         A::Decisions => &[GET, (Method::POST, Some(Scope::Read))],
         A::Audit => &[(Method::GET, Some(Scope::Admin))],
         A::Model => &[GET, PUT, (Method::DELETE, Some(Scope::Admin))],
@@ -159,6 +179,12 @@ fn methods(about: About) -> &'static [(Method, Option<Scope>)] {
         A::Events | A::Labels | A::Profiles | A::Deploys | A::OtlpMetrics => &[INGEST],
         A::Acknowledge | A::Mute | A::Erase | A::Save => &[ADMIN],
     }
+}
+
+/// Whether somebody goes to an address, rather than a page asking for something.
+fn is_visit(headers: &HeaderMap) -> bool {
+    let is = |name: &str, word: &str| crate::http::text(headers, name) == Some(word);
+    is("sec-fetch-mode", "navigate") && is("sec-fetch-dest", "document")
 }
 
 /// Undoes the percent signs of a part of a path or query.
@@ -243,7 +269,11 @@ async fn asked(sidecar: &Arc<Sidecar>, request: &mut Request<Incoming>, door: Do
             if !matches!(about, About::Health | About::Ready) {
                 let authority = request.uri().authority().map(|authority| authority.as_str().to_owned());
                 let access = sidecar.access.load();
-                access.addressed(request.headers(), authority.as_deref(), door == Door::Unix)?;
+                access.named(request.headers(), authority.as_deref(), door == Door::Unix)?;
+                // A link somewhere else may lead to the page, which holds no data; what it asks for comes from itself.
+                if about != About::Page || !is_visit(request.headers()) {
+                    access.own_origin(request.headers(), authority.as_deref())?;
+                }
                 if let Some(scope) = scope {
                     let model = Some(model).filter(|model| !model.is_empty());
                     holder = access.allow(request.headers(), *scope, model)?;
@@ -262,6 +292,10 @@ async fn asked(sidecar: &Arc<Sidecar>, request: &mut Request<Incoming>, door: Do
     asked.tag("if-none-match")?;
     let get = method == Method::GET;
     match about {
+        About::Page => {
+            let path = if asked.object.is_empty() { String::new() } else { format!("assets/{}", asked.object) };
+            crate::page::answer(&path, &asked.headers)
+        }
         About::Health => Ok(Answer::bytes(200, "text/plain; charset=utf-8", "alive\n")),
         About::Ready => read::ready(&asked),
         About::Metrics => read::metrics(&asked).await,
@@ -275,6 +309,7 @@ async fn asked(sidecar: &Arc<Sidecar>, request: &mut Request<Incoming>, door: Do
         }
         About::Stream => stream::stream(&asked),
         About::OtlpMetrics => events::measured(&asked, request).await,
+        About::Overview => overview::overview(&asked).await,
         About::Models => read::models(&asked).await,
         About::Model if get => models::get(&asked).await,
         About::Model if method == Method::PUT => models::put(&asked, request).await,
@@ -290,6 +325,11 @@ async fn asked(sidecar: &Arc<Sidecar>, request: &mut Request<Incoming>, door: Do
         About::Drift => read::drift(&asked).await,
         About::History => read::history(&asked).await,
         About::Alerts => read::alerts(&asked).await,
+        About::Series => series::series(&asked).await,
+        About::Columns => columns::columns(&asked).await,
+        About::Column => columns::column(&asked).await,
+        About::Segments => segments::segments(&asked).await,
+        About::Quality => segments::quality(&asked).await,
         About::Profile => read::profile(&asked).await,
         About::Decisions => read::decisions(&asked, get).await,
         About::Acknowledge | About::Mute => models::stand(&asked, request, about == About::Mute).await,
@@ -302,6 +342,7 @@ async fn asked(sidecar: &Arc<Sidecar>, request: &mut Request<Incoming>, door: Do
 fn name(about: About) -> &'static str {
     use About as A;
     match about {
+        A::Page => "page",
         A::Health => "health",
         A::Ready => "ready",
         A::Metrics => "metrics",
@@ -309,6 +350,7 @@ fn name(about: About) -> &'static str {
         A::Version => "version",
         A::Stream => "stream",
         A::OtlpMetrics => "otlp",
+        A::Overview => "overview",
         A::Models => "models",
         A::Model => "model",
         A::Reference => "reference",
@@ -320,6 +362,11 @@ fn name(about: About) -> &'static str {
         A::Drift => "drift",
         A::History => "history",
         A::Alerts => "alerts",
+        A::Series => "series",
+        A::Columns => "columns",
+        A::Column => "column",
+        A::Segments => "segments",
+        A::Quality => "quality",
         A::Profile => "profile",
         A::Decisions => "decisions",
         A::Acknowledge => "acknowledge",
@@ -353,6 +400,8 @@ mod tests {
     #[test]
     fn addresses_are_taken_apart() {
         assert_eq!(find(&["v1", "models", "m", "alerts", "7", "mute"]), Some((About::Mute, "m", "7")));
+        assert_eq!(find(&["v1", "models", "m", "columns", "a/b"]), Some((About::Column, "m", "a/b")));
+        assert_eq!(find(&[""]), Some((About::Page, "", "")));
         assert_eq!(find(&["v1", "models", "m", "nothing"]), None);
         assert_eq!(decoded("a%2Fb+c").unwrap(), "a/b c");
         assert!(decoded("%zz").is_err() && decoded("%e").is_err() && decoded("%ff").is_err());

@@ -19,7 +19,7 @@ const PAGE: i64 = 1000;
 const MOST_PAGE: i64 = 100_000;
 
 /// A document with a tag of its bytes.
-fn document(asked: &Asked, value: &Value) -> Outcome<Answer> {
+pub(super) fn document(asked: &Asked, value: &Value) -> Outcome<Answer> {
     let bytes = serde_json::to_vec(value).map_err(|error| Problem::new(500, "internal error", error.to_string()))?;
     let (high, low) = murmur3_x64_128(&bytes, 0);
     Ok(Answer::bytes(200, "application/json", bytes).tagged(&format!("\"{high:016x}{low:016x}\""), &asked.headers))
@@ -113,7 +113,7 @@ pub(super) async fn models(asked: &Asked) -> Outcome<Answer> {
 }
 
 /// Rows with what a page needs to know of them.
-fn rows(found: &[Row], provisional: bool) -> Vec<Value> {
+pub(super) fn rows(found: &[Row], provisional: bool) -> Vec<Value> {
     let mark = |row: &Row| {
         let mut value = serde_json::to_value(row).unwrap_or(Value::Null);
         value["provisional"] = json!(provisional);
@@ -189,7 +189,7 @@ pub(super) async fn history(asked: &Asked) -> Outcome<Answer> {
     document(asked, &json!({"model": asked.model, "rows": found, "next": next}))
 }
 
-fn instant(asked: &Asked, name: &str) -> Outcome<Option<i64>> {
+pub(super) fn instant(asked: &Asked, name: &str) -> Outcome<Option<i64>> {
     let Some(text) = asked.parameter(name) else { return Ok(None) };
     crate::rows::bounded_instant(text)
         .map(Some)

@@ -1,0 +1,149 @@
+//! `GET /v1/overview`: all models at a glance, a line each.
+
+use barograph_engine::Monitor;
+use barograph_engine::alert::{Alert, Severity, State as Change};
+use barograph_engine::quality::Task;
+use barograph_engine::report::{Method, Row, Verdict};
+use serde_json::{Value, json};
+
+use super::Asked;
+use super::read::document;
+use crate::http::Answer;
+use crate::model::{Model, State};
+use crate::problem::Outcome;
+
+/// Tiles that are looked through for labels that came after their window had closed.
+const LABELLED: usize = 12;
+const MOST_PAGE: i64 = 10_000;
+
+/// The metric that stands for a task where there is room for one.
+pub(super) fn first_metric(task: Task) -> Method {
+    match task {
+        Task::Binary => Method::RocAuc,
+        Task::Multiclass => Method::Accuracy,
+        Task::Regression => Method::Mae,
+    }
+}
+
+/// The last change of every open alert.
+fn open(monitor: &Monitor) -> Vec<&Alert> {
+    let last = |column: &str| monitor.alerts().iter().rev().find(|alert| alert.column == column);
+    monitor.open_alerts().iter().filter_map(|(column, _)| last(column)).collect()
+}
+
+/// The worst verdict of a model, and since when it is so.
+fn standing(monitor: &Monitor, open: &[&Alert], rows: &[&Row]) -> (Option<Verdict>, Option<i64>) {
+    let alerts = monitor.alerts();
+    if let Some(verdict) = open.iter().map(|alert| alert.verdict).max() {
+        let opened = |id: u64| alerts.iter().find(|alert| alert.id == id && alert.state == Change::Opened).map(|alert| alert.window_start);
+        return (Some(verdict), open.iter().filter_map(|alert| opened(alert.id)).min());
+    }
+    if monitor.last_window().is_none() {
+        return (None, None);
+    }
+    // Nothing is open: the last test of each column says whether that means anything.
+    let judged = rows.iter().filter(|row| row.segment.is_none()).filter_map(|row| row.verdict);
+    let verdict = judged.max().map_or(Verdict::Insufficient, |verdict| verdict.min(Verdict::Info));
+    let resolved = alerts.iter().rev().find(|alert| alert.state == Change::Resolved).map(|alert| alert.time);
+    let began = || monitor.history(i64::MIN).filter(|row| row.method != Method::Deploy).find_map(|row| row.window_start);
+    (Some(verdict), resolved.or_else(began))
+}
+
+/// The newest value of the metric that stands for the task.
+fn quality(model: &Model, monitor: &Monitor) -> Option<Value> {
+    if model.counts.labels == 0 {
+        return None;
+    }
+    let wanted = first_metric(monitor.task());
+    let known = monitor.history(i64::MIN).filter(|row| row.method == wanted && row.value.is_some()).last();
+    if let Some(row) = known {
+        return Some(json!({"metric": wanted, "value": row.value, "lower": row.lower, "upper": row.upper, "window_end": row.window_end}));
+    }
+    let late = monitor.qualities(i64::MIN, i64::MAX, LABELLED).ok()?;
+    late.into_iter().rev().find_map(|tile| {
+        let (_, metric) = tile.metrics.into_iter().find(|(method, metric)| *method == wanted && metric.value.is_some())?;
+        let (lower, upper) = metric.limits.unzip();
+        Some(json!({"metric": wanted, "value": metric.value, "lower": lower, "upper": upper, "window_end": tile.end}))
+    })
+}
+
+fn told(model: &Model) -> Value {
+    let window = model.settings.policy.0.window.0;
+    let mut out = json!({
+        "name": model.name,
+        "task": model.settings.policy.0.task,
+        "state": "learning",
+        "learning": null,
+        "verdict": null,
+        "since": null,
+        "window_start": null,
+        "window_end": null,
+        "window_seconds": window / 1_000_000_000,
+        "events": model.counts.events,
+        "events_per_second": null,
+        "latency_p50": null,
+        "latency_p99": null,
+        "error_rate": null,
+        "quality": null,
+        "open_pages": 0,
+        "open_tickets": 0,
+        "worst": null,
+        "reference": null,
+    });
+    let monitor = match &model.state {
+        State::Watching(monitor) => monitor,
+        State::Learning(learning) => {
+            out["learning"] = json!({"events": learning.seen, "of": model.settings.learn.events, "trouble": learning.trouble});
+            return out;
+        }
+    };
+    out["state"] = json!("watching");
+    out["reference"] = json!(monitor.reference().id());
+    let last = monitor.last_window();
+    let rows: Vec<&Row> = last.map_or_else(Vec::new, |(start, _)| {
+        monitor.history(start).filter(|row| row.window_start == Some(start) && row.method != Method::Deploy).collect()
+    });
+    let of = |method: Method| rows.iter().find(|row| row.method == method && row.segment.is_none()).and_then(|row| row.value);
+    if let Some((start, end)) = last {
+        out["window_start"] = json!(start);
+        out["window_end"] = json!(end);
+        out["events_per_second"] = json!(of(Method::Events).map(|events| events / (window as f64 / 1e9)));
+        for (name, method) in [("latency_p50", Method::LatencyP50), ("latency_p99", Method::LatencyP99), ("error_rate", Method::ErrorRate)]
+        {
+            out[name] = json!(of(method));
+        }
+    }
+    let open = open(monitor);
+    let (verdict, since) = standing(monitor, &open, &rows);
+    out["verdict"] = json!(verdict);
+    out["since"] = json!(since);
+    let paged = open.iter().filter(|alert| alert.severity == Severity::Page).count();
+    out["open_pages"] = json!(paged);
+    out["open_tickets"] = json!(open.len() - paged);
+    let worst = open.iter().max_by_key(|alert| (alert.severity, alert.verdict, std::cmp::Reverse(alert.id)));
+    if let Some(alert) = worst {
+        out["worst"] = json!({"column": alert.column, "severity": alert.severity, "verdict": alert.verdict, "reason": alert.reason, "cause": alert.cause});
+    }
+    out["quality"] = json!(quality(model, monitor));
+    out
+}
+
+/// `GET /v1/overview`, page by page in the order of names.
+pub(super) async fn overview(asked: &Asked) -> Outcome<Answer> {
+    asked.knows(&["after", "limit"])?;
+    let after = asked.parameter("after").unwrap_or_default();
+    let limit = asked.number("limit", 1000, 1..=MOST_PAGE)? as usize;
+    let sidecar = &asked.sidecar;
+    let access = sidecar.access.load_full();
+    let mut entries = sidecar.models.entries();
+    entries.retain(|entry| entry.name.as_str() > after && access.sees(&asked.holder, &entry.name));
+    let next = (entries.len() > limit).then(|| entries[limit - 1].name.clone());
+    let mut out = Vec::new();
+    for entry in entries.iter().take(limit) {
+        // A model that goes away meanwhile is no reason to say nothing of the others.
+        if let Ok(told) = sidecar.models.look(entry, |model| told(model)).await {
+            out.push(told);
+        }
+    }
+    document(asked, &json!({"models": out, "next": next}))
+}
