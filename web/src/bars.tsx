@@ -1,6 +1,6 @@
 // Two histograms over each other: the reference as an outline, the current window filled.
 import type { Column } from "./documents";
-import { number, share } from "./format";
+import { named, number, share } from "./format";
 
 const [WIDTH, HEIGHT] = [600, 190];
 
@@ -67,7 +67,7 @@ export function Names({ column }: { column: Column }) {
         {bars.labels.map((name, at) => (
           <li key={name}>
             <bdi class="name" title={name}>
-              {name === "" ? "(empty text)" : name}
+              {named(name)}
             </bdi>
             <svg viewBox="0 0 100 16" preserveAspectRatio="none" aria-hidden="true">
               <rect class="current" x="0" y="4" height="8" width={(100 * (bars.current[at] ?? 0)) / most} />

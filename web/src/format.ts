@@ -27,6 +27,8 @@ export function count(value: number | null | undefined): string {
 export function share(value: number | null | undefined): string {
   if (value === null || value === undefined || !Number.isFinite(value)) return NONE;
   const percent = 100 * value;
+  // No share of anything, but shown as what it is.
+  if (Math.abs(percent) > 1e7) return number(value);
   const size = Math.abs(percent);
   if (size > 0 && size < 0.01) return percent > 0 ? "< 0.01 %" : `> ${MINUS}0.01 %`;
   return `${percent.toFixed(size >= 10 ? 1 : 2).replace("-", MINUS)} %`;
@@ -140,4 +142,9 @@ export function measured(word: string | null | undefined, value: number | null |
   if (word?.endsWith("_share") || word === "error_rate" || word === "missing_labels") return share(value);
   if (word === "events") return count(value);
   return number(value, 3);
+}
+
+/** A name that can be seen. */
+export function named(name: string): string {
+  return name.trim() === "" ? (name === "" ? "(empty name)" : "(blank name)") : name;
 }

@@ -3,6 +3,7 @@ import { render } from "preact";
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 import { arrive, type Connection, keep, known, listen, onRejected, useAsked } from "./asking";
 import type { Overview } from "./documents";
+import { named } from "./format";
 import { link, useRoute } from "./route";
 import { start, type Theme, theme, wear } from "./theme";
 import { Token } from "./token";
@@ -21,6 +22,19 @@ const GATHER_MS = 400;
 function App() {
   const [within, setWithin] = useState(known());
   const [refused, setRefused] = useState(false);
+  const [visit, setVisit] = useState(0);
+  useEffect(() => {
+    const follow = () => {
+      // A link with a token that is followed while the page is open.
+      if (!location.hash.startsWith("#token=")) return;
+      arrive();
+      setVisit((visit) => visit + 1);
+      setRefused(false);
+      setWithin(known());
+    };
+    addEventListener("hashchange", follow);
+    return () => removeEventListener("hashchange", follow);
+  }, []);
   useEffect(
     () =>
       onRejected(() => {
@@ -42,11 +56,16 @@ function App() {
       </main>
     );
   }
-  return <Inside leave={() => {
-    keep("");
-    setRefused(false);
-    setWithin(false);
-  }} />;
+  return (
+    <Inside
+      key={visit}
+      leave={() => {
+        keep("");
+        setRefused(false);
+        setWithin(false);
+      }}
+    />
+  );
 }
 
 function Inside({ leave }: { leave: () => void }) {
@@ -99,14 +118,14 @@ function Inside({ leave }: { leave: () => void }) {
   );
   return (
     <>
-      <a class="skip" href={location.hash} onClick={(event) => {
+      <a class="skip" href="#main" onClick={(event) => {
         event.preventDefault();
         main.current?.focus();
       }}>
         To the content
       </a>
       <Top parts={parts} connection={connection} leave={leave} />
-      <main ref={main} tabIndex={-1}>
+      <main id="main" ref={main} tabIndex={-1}>
         {name === null ? (
           parts[0] === "cost" ? (
             <Cost beat={beats.all} />
@@ -190,7 +209,7 @@ function Top({ parts, connection, leave }: { parts: string[]; connection: Connec
         </a>
         {name ? (
           <a href={link(["models", name])} class="crumb name">
-            <bdi>{name}</bdi>
+            <bdi>{named(name)}</bdi>
           </a>
         ) : null}
       </nav>
@@ -221,13 +240,6 @@ function Top({ parts, connection, leave }: { parts: string[]; connection: Connec
 
 start();
 arrive();
-addEventListener("hashchange", () => {
-  // A link with a token that is followed while the page is open.
-  if (location.hash.startsWith("#token=")) {
-    arrive();
-    location.reload();
-  }
-});
 const root = document.getElementById("page");
 if (root) {
   root.textContent = "";

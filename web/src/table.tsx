@@ -62,7 +62,7 @@ export function Table<T>(props: TableProps<T>) {
   };
   return (
     <>
-      <div class="scroll" tabIndex={0} role="region" aria-label={caption}>
+      <div class="scroll" tabIndex={0} role="group" aria-label={caption}>
         <table>
           <caption class="hidden">{caption}</caption>
           <thead>

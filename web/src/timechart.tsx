@@ -2,7 +2,7 @@
 import { useEffect, useMemo, useRef } from "preact/hooks";
 import uPlot from "uplot";
 import type { Mark } from "./documents";
-import { NONE, instant } from "./format";
+import { NONE, instant, named } from "./format";
 import { Behind } from "./panel";
 import { Table } from "./table";
 
@@ -154,7 +154,7 @@ export function TimeChart(props: TimeChartProps) {
                 <svg width="18" height="8" aria-hidden="true">
                   <line x1="0" y1="4" x2="18" y2="4" stroke={`var(${HUES[at % HUES.length]})`} stroke-width={curve.bars ? 7 : 2} stroke-dasharray={(DASHES[at % DASHES.length] ?? []).join(" ")} />
                 </svg>
-                <bdi>{curve.label}</bdi> <b></b>
+                <bdi>{named(curve.label)}</bdi> <b></b>
               </span>
             ))}
             {props.limit ? (
@@ -172,7 +172,7 @@ export function TimeChart(props: TimeChartProps) {
       ) : (
         <p class="empty">These values are too large to be drawn; the table has them.</p>
       )}
-      <Behind title={`Table of ${props.title.toLowerCase()}`}>{() => <Numbers {...props} />}</Behind>
+      <Behind title="The same as a table">{() => <Numbers {...props} />}</Behind>
     </div>
   );
 }
@@ -233,7 +233,7 @@ function options(latest: { current: TimeChartProps }, width: number, height: num
       },
     },
     axes: [
-      { ...axis, space: 70 },
+      { ...axis, space: 80, size: 30, values: (_, ticks) => dates(ticks) },
       { ...axis, size: 62, space: 28, values: (_, ticks) => ticks.map((tick) => latest.current.tell(tick)) },
     ],
     hooks: {
@@ -251,6 +251,21 @@ function options(latest: { current: TimeChartProps }, width: number, height: num
       setCursor: [(plot) => follow(plot, latest.current, legend.current)],
     },
   };
+}
+
+const dayTick = new Intl.DateTimeFormat("en-GB", { timeZone: "UTC", day: "numeric", month: "short" });
+const hourTick = new Intl.DateTimeFormat("en-GB", { timeZone: "UTC", hour: "2-digit", minute: "2-digit" });
+
+/** Hours where they matter, days where a new one begins, the year with the first of January and the first tick. */
+function dates(ticks: number[]): string[] {
+  return ticks.map((tick, at) => {
+    const time = new Date(tick * 1000);
+    const before = ticks[at - 1];
+    const day = dayTick.format(time);
+    if (tick % 86400 !== 0 && before !== undefined && dayTick.format(new Date(before * 1000)) === day) return hourTick.format(time);
+    const year = before === undefined || new Date(before * 1000).getUTCFullYear() !== time.getUTCFullYear();
+    return year ? `${day} ${time.getUTCFullYear()}` : day;
+  });
 }
 
 /** Values under the cursor, in the legend. */

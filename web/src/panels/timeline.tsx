@@ -52,7 +52,7 @@ const errors = (series: Series): Curve[] => lines(series, [["error_rate", "error
 export function Volume(props: TimelineProps) {
   return (
     <Panel title="Volume" unit="events per window" asked={props.series} empty={(series) => (model(series, "events") ? null : "No window has closed in this time.")} tall>
-      {(series) => <Drawn series={series} pick={volume} props={props} title="Volume" tell={count} floor={0} height={96} />}
+      {(series) => <Drawn series={series} pick={volume} props={props} title="Volume" tell={count} floor={0} height={116} />}
     </Panel>
   );
 }
@@ -60,7 +60,7 @@ export function Volume(props: TimelineProps) {
 export function Latency(props: TimelineProps) {
   return (
     <Panel title="Latency" asked={props.series} empty={(series) => (model(series, "latency_p99") ? null : "No latencies were sent in this time.")} tall>
-      {(series) => <Drawn series={series} pick={latency} props={props} title="Latency" tell={seconds} floor={0} height={120} />}
+      {(series) => <Drawn series={series} pick={latency} props={props} title="Latency" tell={seconds} floor={0} height={130} />}
     </Panel>
   );
 }
@@ -70,7 +70,7 @@ export function Errors(props: TimelineProps) {
   if (!line || line.values.every((value) => value === 0)) return null;
   return (
     <Panel title="Errors" unit="share of calls" asked={props.series} empty={() => null} tall>
-      {(series) => <Drawn series={series} pick={errors} props={props} title="Errors" tell={share} floor={0} height={110} />}
+      {(series) => <Drawn series={series} pick={errors} props={props} title="Errors" tell={share} floor={0} height={116} />}
     </Panel>
   );
 }
@@ -130,7 +130,7 @@ function QualityChart(props: TimelineProps & { quality: Asked<Quality>; word: st
   const longest = Math.max(0, ...(data?.tiles ?? []).map((tile) => tile.end - tile.start));
   if (!series) return null;
   const { step, ...rest } = shared(props, series);
-  return <TimeChart title={`Quality, ${method(word)}`} curves={curves} tell={(value) => measured(word, value)} height={130} step={Math.max(step, 1.5 * longest)} {...rest} />;
+  return <TimeChart title={`Quality, ${method(word)}`} curves={curves} tell={(value) => measured(word, value)} height={140} step={Math.max(step, 1.5 * longest)} {...rest} />;
 }
 
 function drifting(series: Series): Line[] {

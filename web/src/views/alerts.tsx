@@ -2,7 +2,7 @@
 import { useState } from "preact/hooks";
 import { type Asked, type Problem, send, useAsked } from "../asking";
 import type { Alert, Alerts } from "../documents";
-import { ago, count, instant, iso, measured, method, milliseconds, span } from "../format";
+import { ago, count, instant, iso, measured, method, milliseconds, named, span } from "../format";
 import { Panel, Wrong } from "../panel";
 import { api, link } from "../route";
 import { Badge, Shape, Urgency } from "../verdict";
@@ -124,7 +124,7 @@ function Card({ model, life, asked, unfolded }: { model: string; life: Life; ask
     <li class={`alert ${life.open ? worst.verdict : "resolved"}`}>
       <header>
         <h3>
-          <Shape of={life.open ? worst.verdict : "ok"} /> <bdi class="name">{last.column}</bdi>
+          <Shape of={life.open ? worst.verdict : "ok"} /> <bdi class="name">{named(last.column)}</bdi>
         </h3>
         <span>
           {life.open ? <Badge of={worst.verdict} /> : <span class="none">resolved</span>} <Urgency of={last.severity} />

@@ -3,7 +3,7 @@ import { useMemo } from "preact/hooks";
 import { type Asked, useAsked } from "../asking";
 import { Histogram, Names } from "../bars";
 import type { Column, Row, Series, Summary } from "../documents";
-import { count, instant, iso, measured, method, number, share, span } from "../format";
+import { count, instant, iso, measured, method, named, number, share, span } from "../format";
 import { Panel, Behind } from "../panel";
 import { curve, stepOf } from "../panels/timeline";
 import { api, link } from "../route";
@@ -22,7 +22,7 @@ export function ColumnView({ model, name, query, beat }: { model: string; name: 
     <>
       <div class={`headline ${column?.verdict ?? ""}`}>
         <h1 class="columnname">
-          <bdi>{name === "" ? "(empty name)" : name}</bdi>
+          <bdi>{named(name)}</bdi>
         </h1>
         {column ? (
           <>
@@ -69,7 +69,7 @@ export function ColumnView({ model, name, query, beat }: { model: string; name: 
             data.quantiles.length > 0 ? (
               <Pairs caption="Quantiles" head="Quantile" rows={quantileRows(data)} />
             ) : (
-              <Pairs caption="Commonest names" head="Name" rows={data.names.map((one) => ({ name: one.name === "" ? "(empty text)" : one.name, reference: share(one.reference), current: share(one.current) }))} />
+              <Pairs caption="Commonest names" head="Name" rows={data.names.map((one) => ({ name: named(one.name), reference: share(one.reference), current: share(one.current) }))} />
             )
           }
         </Panel>
@@ -109,7 +109,7 @@ function Bins({ column }: { column: Column }) {
       heads: true,
       cell: (bin) => (
         <bdi class="name" title={bin.bin}>
-          {bin.bin === "" ? "(empty text)" : bin.bin}
+          {named(bin.bin)}
         </bdi>
       ),
     },

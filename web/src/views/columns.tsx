@@ -3,7 +3,7 @@ import { useState } from "preact/hooks";
 import { Spark } from "../bars";
 import { useAsked } from "../asking";
 import type { ColumnLine, Columns } from "../documents";
-import { count, measured, method, number, span } from "../format";
+import { count, measured, method, named, number, span } from "../format";
 import { Panel } from "../panel";
 import { api, link } from "../route";
 import { type Head, Table } from "../table";
@@ -18,7 +18,7 @@ function heads(model: string, query: Record<string, string | null>): Head<Column
       by: (line) => line.column,
       cell: (line) => (
         <a class="name" href={link(["models", model, "columns", line.column], query)}>
-          <bdi>{line.column}</bdi>
+          <bdi>{named(line.column)}</bdi>
         </a>
       ),
     },

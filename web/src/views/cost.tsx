@@ -1,7 +1,7 @@
 // What watching costs: the process, and what each model gave it to do, against a budget where there is one.
 import { useAsked } from "../asking";
 import type { Models } from "../documents";
-import { bytes, count, number, seconds, share } from "../format";
+import { bytes, count, named, number, seconds, share } from "../format";
 import { Panel } from "../panel";
 import { link } from "../route";
 import { type Head, Table } from "../table";
@@ -16,7 +16,7 @@ const HEADS: Head<Line>[] = [
     by: (line) => line.name,
     cell: (line) => (
       <a class="name" href={link(["models", line.name])}>
-        <bdi>{line.name}</bdi>
+        <bdi>{named(line.name)}</bdi>
       </a>
     ),
   },
@@ -59,11 +59,13 @@ export function Cost({ beat }: { beat: number }) {
         {({ server, models }) => (
           <>
             {server.problems.length > 0 ? (
-              <ul class="problems" role="alert">
-                {server.problems.map((problem) => (
-                  <li key={problem}>{problem}</li>
-                ))}
-              </ul>
+              <div role="alert">
+                <ul class="problems">
+                  {server.problems.map((problem) => (
+                    <li key={problem}>{problem}</li>
+                  ))}
+                </ul>
+              </div>
             ) : null}
             <dl class="facts">
               <Fact name="Memory" value={bytes(server.memory_bytes)} />

@@ -2,7 +2,7 @@
 import { useMemo, useState } from "preact/hooks";
 import type { Asked } from "../asking";
 import type { Overview } from "../documents";
-import { NONE, ago, count, instant, measured, number, seconds } from "../format";
+import { NONE, ago, count, instant, measured, named, number, seconds } from "../format";
 import { Panel } from "../panel";
 import { link } from "../route";
 import { qualityName, since, standing, why } from "../standing";
@@ -14,6 +14,10 @@ interface Line {
   standing: Standing;
 }
 
+function several(many: number, word: string): string {
+  return many === 0 ? "" : `${count(many)} ${word}${many === 1 ? "" : "s"}`;
+}
+
 const HEADS: Head<Line>[] = [
   {
     name: "model",
@@ -22,7 +26,7 @@ const HEADS: Head<Line>[] = [
     by: ({ model }) => model.name,
     cell: ({ model }) => (
       <a href={link(["models", model.name])} class="name">
-        <bdi>{model.name}</bdi>
+        <bdi>{named(model.name)}</bdi>
       </a>
     ),
   },
@@ -107,7 +111,8 @@ const HEADS: Head<Line>[] = [
         <span class="none">none</span>
       ) : (
         <a href={link(["models", model.name, "alerts"])}>
-          {[model.open_pages ? `${model.open_pages} page` : "", model.open_tickets ? `${model.open_tickets} ticket` : ""].filter(Boolean).join(", ")}
+          {count(model.open_pages + model.open_tickets)}
+          <span class="wide"> ({[several(model.open_pages, "page"), several(model.open_tickets, "ticket")].filter(Boolean).join(", ")})</span>
         </a>
       ),
   },

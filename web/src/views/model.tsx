@@ -2,7 +2,7 @@
 import { useCallback } from "preact/hooks";
 import { type Asked, useAsked } from "../asking";
 import type { Mark, Overview, Quality, Series } from "../documents";
-import { ago, instant, iso, measured, method, number, seconds, span } from "../format";
+import { ago, instant, iso, measured, method, named, number, seconds, span } from "../format";
 import { Drift, Errors, Latency, QualityOverTime, Volume } from "../panels/timeline";
 import { Behind, Wrong } from "../panel";
 import { RangeBar, rangeOf, rangeQuery, type Range } from "../range";
@@ -19,7 +19,7 @@ export function Headline({ name, overview }: { name: string; overview: Asked<{ m
     return (
       <div class="headline">
         <h1>
-          <bdi>{name}</bdi>
+          <bdi>{named(name)}</bdi>
         </h1>
         {overview.problem ? <Wrong problem={overview.problem} again={overview.again} stale={false} /> : null}
         <p role="status">{overview.loading ? "Loading…" : overview.data ? "There is no model of this name, or the token is not for it." : ""}</p>
@@ -31,7 +31,7 @@ export function Headline({ name, overview }: { name: string; overview: Asked<{ m
   return (
     <div class={`headline ${word}`}>
       <h1>
-        <bdi>{name}</bdi>
+        <bdi>{named(name)}</bdi>
       </h1>
       <p class="verdictline">
         <Badge of={word} large />

@@ -2,7 +2,7 @@
 import { useState } from "preact/hooks";
 import { useAsked } from "../asking";
 import type { Segments } from "../documents";
-import { count, measured, method, number, span } from "../format";
+import { count, measured, method, named, number, span } from "../format";
 import { Panel } from "../panel";
 import { api, link } from "../route";
 import { type Head, Table } from "../table";
@@ -40,7 +40,7 @@ function heads(model: string): Head<Line>[] {
               <span key={row.column}>
                 {at > 0 ? ", " : ""}
                 <a href={link(["models", model, "columns", row.column])}>
-                  <bdi>{row.column}</bdi>
+                  <bdi>{named(row.column)}</bdi>
                 </a>{" "}
                 ({method(row.method)} {number(row.value, 3)})
               </span>
