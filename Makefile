@@ -16,8 +16,11 @@ OWNER := $(shell owner=$(CARGO_TARGET_DIR)/checkout; [ "$$(cat $$owner 2>/dev/nu
 WHEEL := $(CACHE)/wheel/bin
 ACTIONLINT := $(CACHE)/tools/bin/actionlint
 DENY := $(CACHE)/tools/bin/cargo-deny
+# The page is built where there is Node; without it the sidecar says how to build it.
+PAGE := $(if $(shell command -v npm 2>/dev/null),web/dist/index.html)
+PAGE_SOURCES := $(shell find web/src -type f) web/build.mjs web/tsconfig.json
 
-.PHONY: help wheel test-wheel actionlint check-tools develop develop-lint demo test test-rust test-python lint typing deny docs test-openapi soak test-adapters test-brokers test-engines bench bench-brokers bench-peers bench-once fuzz clean
+.PHONY: help wheel test-wheel actionlint check-tools develop develop-lint demo test test-rust test-python lint typing deny docs test-openapi soak test-adapters test-brokers test-engines bench bench-brokers bench-peers bench-once fuzz clean page test-browser
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -40,8 +43,21 @@ $(VENV)/lint.stamp: $(VENV)/test.stamp requirements/lint.txt
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install -q -r requirements/lint.txt
 	@touch $@
 
-$(VENV)/built.stamp: $(VENV)/test.stamp $(RUST_SOURCES)
+web/node_modules/.package-lock.json: web/package-lock.json
+	cd web && npm ci --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
+
+web/dist/index.html: web/node_modules/.package-lock.json $(PAGE_SOURCES)
+	cd web && npm run --silent check && npm run --silent build
+
+page: ## build the page that the sidecar serves, into web/dist
+	@node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 20)' 2>/dev/null && command -v npm >/dev/null || \
+	  { echo "the page needs Node 20 or newer, and npm: install them from https://nodejs.org and open a new shell"; exit 2; }
+	@$(MAKE) --no-print-directory web/dist/index.html
+
+$(VENV)/built.stamp: $(VENV)/test.stamp $(RUST_SOURCES) $(PAGE)
 	@$(MAKE) --no-print-directory check-tools
+	@[ -n "$(PAGE)" ] || echo "no Node here: the sidecar is built without its page"
 	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --locked -q >/dev/null
 	@touch $@
 
@@ -163,6 +179,15 @@ test-brokers: develop $(CACHE)/brokers/done.stamp $(CACHE)/kafka/done.stamp ## K
 
 bench-brokers: develop $(CACHE)/brokers/done.stamp $(CACHE)/kafka/done.stamp ## what a consumer of each broker costs
 	BAROGRAPH_KAFKA=$(KAFKA) PYTHONPATH=python $(CACHE)/brokers/bin/python benches/brokers.py
+
+$(CACHE)/browser/done.stamp: requirements/browser.txt $(VENV)/uv.stamp
+	$(PYTHON) -m venv --clear $(CACHE)/browser
+	VIRTUAL_ENV=$(CACHE)/browser $(BIN)/uv pip install -q -r requirements/browser.txt
+	@touch $@
+
+PICTURES ?=
+test-browser: page develop $(CACHE)/browser/done.stamp ## the page in Debian's Chromium; PICTURES=docs/images keeps pictures
+	PYTHONPATH=python BAROGRAPH_PICTURES=$(abspath $(PICTURES)) $(CACHE)/browser/bin/python -m pytest -c tests/browser/pytest.ini tests/browser
 
 FUZZ_SECONDS ?= 30
 FUZZ := $(CACHE)/fuzz
