@@ -28,10 +28,19 @@ def hour(at: int) -> int:
 class MadeUp:
     """Answers like a sidecar that watches `models` models of `columns` columns."""
 
-    def __init__(self, models: int = 12, columns: int = 12, windows: int = 24 * 14, names: list[str] | None = None, extreme: bool = False) -> None:
+    def __init__(
+        self, models: int = 12, columns: int = 12, windows: int = 24 * 14, names: list[str] | None = None, extreme: bool = False
+    ) -> None:
         self.windows, self.extreme = windows, extreme
         self.models = names or [f"model-{at:03}" for at in range(models)]
-        self.columns = names or ["dep_delay", "origin", "carrier", "distance", "air_time", *(f"feature_{at:03}" for at in range(columns - 5))]
+        self.columns = names or [
+            "dep_delay",
+            "origin",
+            "carrier",
+            "distance",
+            "air_time",
+            *(f"feature_{at:03}" for at in range(columns - 5)),
+        ]
         self.asked: list[str] = []
         self.gap: tuple[int, int] | None = None
 
@@ -83,7 +92,9 @@ class MadeUp:
             "latency_p50": SMALLEST if self.extreme else draw.uniform(0.001, 0.02),
             "latency_p99": LARGEST if self.extreme else draw.uniform(0.02, 0.4),
             "error_rate": 0.0,
-            "quality": None if at % 3 == 0 else {"metric": "roc_auc", "value": value, "lower": -LARGEST, "upper": LARGEST, "window_end": hour(0)},
+            "quality": None
+            if at % 3 == 0
+            else {"metric": "roc_auc", "value": value, "lower": -LARGEST, "upper": LARGEST, "window_end": hour(0)},
             "estimate": None,
             "open_pages": 1 if verdict == "critical" else 0,
             "open_tickets": 2 if moved else 0,
@@ -100,7 +111,16 @@ class MadeUp:
         }
 
     def _models(self) -> dict[str, Any]:
-        counts = {"events": 10**6, "labels": 5000, "requests": 10, "sampled_out": 1200, "rejected": 3, "unknown_fields": 0, "mistyped_fields": 1, "late": 7}
+        counts = {
+            "events": 10**6,
+            "labels": 5000,
+            "requests": 10,
+            "sampled_out": 1200,
+            "rejected": 3,
+            "unknown_fields": 0,
+            "mistyped_fields": 1,
+            "late": 7,
+        }
         server = {
             "version": "0.1.0",
             "uptime_seconds": 90_000,
@@ -109,7 +129,7 @@ class MadeUp:
             "queue_bytes": 12_000,
             "memory_bytes": 91_000_000,
             "replaying": False,
-            "problems": ["the log of model \"fraud\" has lost 3 records"],
+            "problems": ['the log of model "fraud" has lost 3 records'],
         }
         return {"models": [{"name": name, "state": "watching", **counts} for name in self.models], "server": server}
 
@@ -136,42 +156,115 @@ class MadeUp:
         names = self.columns if self.extreme else ["JFK", "EWR", "LGA", "PHL", "other"]
         bars: dict[str, Any] | None = {"labels": labels, "reference": was, "current": now, "edges": edges}
         if named:
-            bars = {"labels": names[:5], "reference": [0.4, 0.3, 0.2, 0.05, 0.05][: len(names[:5])], "current": [0.2, 0.3, 0.35, 0.1, 0.05][: len(names[:5])], "edges": None}
+            bars = {
+                "labels": names[:5],
+                "reference": [0.4, 0.3, 0.2, 0.05, 0.05][: len(names[:5])],
+                "current": [0.2, 0.3, 0.35, 0.1, 0.05][: len(names[:5])],
+                "edges": None,
+            }
         elif self.extreme:
             bars = None
-        bins = [{"bin": label, "reference": p, "current": q, "contribution": abs((q - p) * math.log(q / p))} for label, p, q in zip(labels, was, now, strict=True)]
-        quantiles = [{"q": q, "reference": -LARGEST if self.extreme else 100 * q, "current": LARGEST if self.extreme else 130 * q} for q in (0.01, 0.25, 0.5, 0.75, 0.99)]
-        summary = {"count": 100_000, "null_count": 12, "mean": SMALLEST if self.extreme else 50.0, "std": 21.0, "min": -LARGEST, "max": LARGEST, "median": 50.0, "p99": 99.0}
+        bins = [
+            {"bin": label, "reference": p, "current": q, "contribution": abs((q - p) * math.log(q / p))}
+            for label, p, q in zip(labels, was, now, strict=True)
+        ]
+        quantiles = [
+            {"q": q, "reference": -LARGEST if self.extreme else 100 * q, "current": LARGEST if self.extreme else 130 * q}
+            for q in (0.01, 0.25, 0.5, 0.75, 0.99)
+        ]
+        summary = {
+            "count": 100_000,
+            "null_count": 12,
+            "mean": SMALLEST if self.extreme else 50.0,
+            "std": 21.0,
+            "min": -LARGEST,
+            "max": LARGEST,
+            "median": 50.0,
+            "p99": 99.0,
+        }
         rows = []
-        for method, value in (("psi", 0.61), ("null_share", 0.022), ("out_of_range_share", 0.0), ("jensen_shannon", 0.21), ("wasserstein", 12.4), ("energy", 1.2)):
-            row = {"column": name, "method": method, "value": LARGEST if self.extreme else value, "lower": 0.5 * value, "upper": 1.4 * value}
+        for method, value in (
+            ("psi", 0.61),
+            ("null_share", 0.022),
+            ("out_of_range_share", 0.0),
+            ("jensen_shannon", 0.21),
+            ("wasserstein", 12.4),
+            ("energy", 1.2),
+        ):
+            row = {
+                "column": name,
+                "method": method,
+                "value": LARGEST if self.extreme else value,
+                "lower": 0.5 * value,
+                "upper": 1.4 * value,
+            }
             tested = method in ("psi", "null_share", "out_of_range_share")
-            rows.append({**row, "threshold": 0.1 if tested else None, "verdict": "critical" if method == "psi" else "ok" if tested else None, "p_value": None, "reason": None})
-        shares = [{"name": word, "reference": 0.001, "current": 0.02} for word in ("null", "NaN or infinite", "below the reference", "above the reference")]
+            rows.append(
+                {
+                    **row,
+                    "threshold": 0.1 if tested else None,
+                    "verdict": "critical" if method == "psi" else "ok" if tested else None,
+                    "p_value": None,
+                    "reason": None,
+                }
+            )
+        shares = [
+            {"name": word, "reference": 0.001, "current": 0.02}
+            for word in ("null", "NaN or infinite", "below the reference", "above the reference")
+        ]
         return {
-            "model": "m", "column": name, "kind": "category" if named else "number", "role": "feature", "verdict": "critical",
-            "reason": "PSI is above 0.25 with confidence 0.99", "window_start": hour(1), "window_end": hour(0), "provisional": False,
-            "reference": "56e6b22f" * 4, "reference_created": hour(500), "n_reference": 100_000, "n_current": 4211, "bars": bars,
-            "bins": sorted(bins, key=lambda bin: -bin["contribution"]), "reference_summary": summary, "current_summary": summary, "shares": shares,
+            "model": "m",
+            "column": name,
+            "kind": "category" if named else "number",
+            "role": "feature",
+            "verdict": "critical",
+            "reason": "PSI is above 0.25 with confidence 0.99",
+            "window_start": hour(1),
+            "window_end": hour(0),
+            "provisional": False,
+            "reference": "56e6b22f" * 4,
+            "reference_created": hour(500),
+            "n_reference": 100_000,
+            "n_current": 4211,
+            "bars": bars,
+            "bins": sorted(bins, key=lambda bin: -bin["contribution"]),
+            "reference_summary": summary,
+            "current_summary": summary,
+            "shares": shares,
             "quantiles": [] if named else quantiles,
-            "names": [{"name": word, "reference": 0.4, "current": 0.2} for word in names] if named else [], "rows": rows,
-        }  # fmt: skip
+            "names": [{"name": word, "reference": 0.4, "current": 0.2} for word in names] if named else [],
+            "rows": rows,
+        }
 
     def _line(self, column: str, method: str, level: float, seed: int, threshold: float | None = None) -> dict[str, Any]:
         draw = random.Random(f"{column} {method} {seed}")
         times = [hour(at) for at in range(self.windows, 0, -1) if self.gap is None or not self.gap[0] <= hour(at) < self.gap[1]]
         rise = lambda at: 1 + (2.5 if threshold and at > len(times) * 0.8 else 0)  # noqa: E731
-        values = [LARGEST if self.extreme else level * rise(at) * draw.uniform(0.7, 1.3) * (1.3 + math.sin(at / 24 * 2 * math.pi)) for at in range(len(times))]
+        values = [
+            LARGEST if self.extreme else level * rise(at) * draw.uniform(0.7, 1.3) * (1.3 + math.sin(at / 24 * 2 * math.pi))
+            for at in range(len(times))
+        ]
         return {
-            "column": column, "method": method, "threshold": threshold, "windows": len(times), "times": times, "values": values,
-            "lower": [0.8 * value for value in values], "upper": [min(1.2 * value, LARGEST) for value in values], "verdicts": ["ok"] * len(times),
-        }  # fmt: skip
+            "column": column,
+            "method": method,
+            "threshold": threshold,
+            "windows": len(times),
+            "times": times,
+            "values": values,
+            "lower": [0.8 * value for value in values],
+            "upper": [min(1.2 * value, LARGEST) for value in values],
+            "verdicts": ["ok"] * len(times),
+        }
 
     def _series(self, column: str | None, query: dict[str, str]) -> dict[str, Any]:
         if column is not None:
             lines = [self._line(column, "psi", 0.05, 1, 0.1), self._line(column, "null_share", 0.001, 2, 0.1)]
         else:
-            lines = [self._line("(model)", "events", 4000, 1), self._line("(model)", "latency_p50", 0.004, 2), self._line("(model)", "latency_p99", 0.08, 3)]
+            lines = [
+                self._line("(model)", "events", 4000, 1),
+                self._line("(model)", "latency_p50", 0.004, 2),
+                self._line("(model)", "latency_p99", 0.08, 3),
+            ]
             lines += [self._line(name, "psi", 0.03 / (at + 1), at, 0.1) for at, name in enumerate(self.columns[:5])]
         mark = {"column": None, "severity": None, "id": None}
         marks = [
@@ -189,17 +282,48 @@ class MadeUp:
         for at in range(self.windows, 0, -1):
             draw = random.Random(at)
             value = LARGEST if self.extreme else 0.8 - (0.1 if at < 60 else 0) + draw.uniform(-0.02, 0.02)
-            metrics = [{"metric": word, "value": value, "lower": value - 0.03, "upper": min(value + 0.03, LARGEST)} for word in ("roc_auc", "brier")]
-            tiles.append({"start": hour(at), "end": hour(at - 1), "events": 4000, "labelled": min(4000, at * 60), "metrics": metrics if at > 3 else []})
-        counts = {"events": 1, "late": 12, "too_late": 0, "untimed": 0, "orphan_labels": 3, "superseded_labels": 5, "duplicate_ids": 1, "dropped": 0}
+            metrics = [
+                {"metric": word, "value": value, "lower": value - 0.03, "upper": min(value + 0.03, LARGEST)}
+                for word in ("roc_auc", "brier")
+            ]
+            tiles.append(
+                {
+                    "start": hour(at),
+                    "end": hour(at - 1),
+                    "events": 4000,
+                    "labelled": min(4000, at * 60),
+                    "metrics": metrics if at > 3 else [],
+                }
+            )
+        counts = {
+            "events": 1,
+            "late": 12,
+            "too_late": 0,
+            "untimed": 0,
+            "orphan_labels": 3,
+            "superseded_labels": 5,
+            "duplicate_ids": 1,
+            "dropped": 0,
+        }
         return {"model": "m", "labels": 400_000, "counts": counts, "tiles": tiles}
 
     def _segments(self) -> dict[str, Any]:
         found = []
         for at in range(300):
-            row = {"column": self.columns[0], "method": "psi", "value": 0.4, "lower": 0.3, "upper": 0.5, "threshold": 0.1, "verdict": "warning", "reason": None}
+            row = {
+                "column": self.columns[0],
+                "method": "psi",
+                "value": 0.4,
+                "lower": 0.3,
+                "upper": 0.5,
+                "threshold": 0.1,
+                "verdict": "warning",
+                "reason": None,
+            }
             name = f"carrier={self.models[at] if self.extreme and at < len(self.models) else f'C{at:03}'}"
-            found.append({"segment": name, "events": 1000.0 - at, "verdict": "warning" if at < 7 else None, "moved": [row] if at < 7 else []})
+            found.append(
+                {"segment": name, "events": 1000.0 - at, "verdict": "warning" if at < 7 else None, "moved": [row] if at < 7 else []}
+            )
         return {"model": "m", "window_start": hour(1), "window_end": hour(0), "by": ["carrier"], "segments": found, "next": None}
 
     def _alerts(self) -> dict[str, Any]:
@@ -209,10 +333,27 @@ class MadeUp:
                 if state == "resolved" and at < 2:
                     continue
                 value = LARGEST if self.extreme else 0.61
-                rows.append({
-                    "id": at + 1, "incident": 1, "column": name, "state": state, "severity": "page" if at == 0 else "ticket", "verdict": verdict,
-                    "method": "psi", "value": value, "lower": 0.5, "upper": 0.7, "threshold": 0.1, "time": hour(ago), "window_start": hour(ago + 1),
-                    "reason": "PSI is above 0.25 with confidence 0.99", "cause": "(30, 45] went from 4.1 % to 18.3 %; null went from 0.0 % to 2.2 %",
-                    "n_reference": 100_000, "n_current": 4200, "open": at < 2, "standing": None,
-                })  # fmt: skip
+                rows.append(
+                    {
+                        "id": at + 1,
+                        "incident": 1,
+                        "column": name,
+                        "state": state,
+                        "severity": "page" if at == 0 else "ticket",
+                        "verdict": verdict,
+                        "method": "psi",
+                        "value": value,
+                        "lower": 0.5,
+                        "upper": 0.7,
+                        "threshold": 0.1,
+                        "time": hour(ago),
+                        "window_start": hour(ago + 1),
+                        "reason": "PSI is above 0.25 with confidence 0.99",
+                        "cause": "(30, 45] went from 4.1 % to 18.3 %; null went from 0.0 % to 2.2 %",
+                        "n_reference": 100_000,
+                        "n_current": 4200,
+                        "open": at < 2,
+                        "standing": None,
+                    }
+                )
         return {"model": "m", "rows": sorted(rows, key=lambda row: row["time"]), "next": None}

@@ -43,7 +43,9 @@ def test_a_shift_of_real_flights_is_seen_as_it_comes_with_its_alert_and_cause(wa
     card.locator("summary").click()
     told = card.locator("pre").inner_text()
     lines = told.replace("barograph compare", f"{shlex.quote(sys.executable)} -m barograph compare") + " --json --fail-on never"
-    done = subprocess.run(["bash", "-euc", f"export BAROGRAPH_TOKEN={TOKEN}\n{lines}"], capture_output=True, text=True, cwd=tmp_path, check=False)
+    done = subprocess.run(
+        ["bash", "-euc", f"export BAROGRAPH_TOKEN={TOKEN}\n{lines}"], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
     assert done.returncode in (0, 3), done.stderr
     alert = next(one for one in watched.get("/v1/models/late-flights/alerts").json["rows"] if one["column"] == "dep_delay_min")
     report = pl.DataFrame(pl.read_json(done.stdout.encode()).explode("rows").unnest("rows").select("column", "method", "value"))
@@ -73,7 +75,6 @@ def test_a_token_of_scope_read_may_look_and_is_told_that_it_may_not_acknowledge(
     looker.expected = lambda text: "403" in text
     page = looker.visit()
     assert page.locator("tbody tr").count() == 1
-    answer = page.evaluate(
-        "fetch('/v1/models/m/alerts/1/acknowledge', {method: 'POST', headers: {Authorization: 'Bearer only-reads'}}).then(answer => answer.status)"
-    )
+    asked = "{method: 'POST', headers: {Authorization: 'Bearer only-reads'}}"
+    answer = page.evaluate(f"fetch('/v1/models/m/alerts/1/acknowledge', {asked}).then(answer => answer.status)")
     assert answer == 403

@@ -133,7 +133,9 @@ def test_series_are_thinned_and_their_gaps_told(watched: tuple[Sidecar, int]) ->
     assert psi["values"][-1] > 1 > max(psi["values"][:30])
     assert {"deploy", "opened"} <= {mark["kind"] for mark in series["marks"]}
     history = running.get("/v1/models/m/history?limit=100000").json["rows"]
-    full = {row["window_start"]: row["value"] for row in history if (row["column"], row["method"]) == ("x", "psi") and row["segment"] is None}
+    full = {
+        row["window_start"]: row["value"] for row in history if (row["column"], row["method"]) == ("x", "psi") and row["segment"] is None
+    }
     assert dict(zip(psi["times"], psi["values"], strict=True)) == full
     thin = running.get("/v1/models/m/series?points=10").json["lines"]
     assert all(len(line["times"]) <= 10 for line in thin)

@@ -144,7 +144,11 @@ export function measured(word: string | null | undefined, value: number | null |
   return number(value, 3);
 }
 
-/** A name that can be seen. */
+// Characters that show nothing and can turn around or hide what stands beside them.
+const UNSEEN = /[\u0000-\u001f\u007f-\u009f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
+
+/** A name that can be seen, whatever it holds. */
 export function named(name: string): string {
-  return name.trim() === "" ? (name === "" ? "(empty name)" : "(blank name)") : name;
+  const seen = name.replace(UNSEEN, (one) => `⟨U+${one.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`);
+  return seen.trim() === "" ? (seen === "" ? "(empty name)" : "(blank name)") : seen;
 }
