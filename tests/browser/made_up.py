@@ -95,7 +95,7 @@ class MadeUp:
             "quality": None
             if at % 3 == 0
             else {"metric": "roc_auc", "value": value, "lower": -LARGEST, "upper": LARGEST, "window_end": hour(0)},
-            "estimate": None,
+            "estimate": None if at % 4 == 0 else {"metric": "roc_auc", "value": value, "lower": value - 0.02, "upper": value},
             "open_pages": 1 if verdict == "critical" else 0,
             "open_tickets": 2 if moved else 0,
             "worst": {
@@ -305,7 +305,7 @@ class MadeUp:
             "duplicate_ids": 1,
             "dropped": 0,
         }
-        return {"model": "m", "labels": 400_000, "counts": counts, "tiles": tiles}
+        return {"model": "m", "labels": 400_000, "counts": counts, "calibrated_until": hour(200), "tiles": tiles}
 
     def _segments(self) -> dict[str, Any]:
         found = []

@@ -117,6 +117,8 @@ def test_the_overview_says_who_is_wrong_since_when_and_why(watched: tuple[Sideca
     assert model["latency_p99"] == pytest.approx(0.021, rel=0.3)
     assert model["quality"]["metric"] == "roc_auc"
     assert model["quality"]["value"] == pytest.approx(1.0)
+    assert model["estimate"]["metric"] == "roc_auc"
+    assert model["estimate"]["value"] > 0.99
     assert running.get("/v1/overview", If_None_Match=answer.headers["etag"]).status == 304
     first = running.get("/v1/overview?limit=1").json
     assert [line["name"] for line in first["models"]] == ["learns"]
@@ -207,6 +209,13 @@ def test_segments_and_quality_are_told(watched: tuple[Sidecar, int]) -> None:
     assert all(tile["labelled"] == tile["events"] == 400 for tile in labelled)
     assert {metric["metric"] for metric in labelled[0]["metrics"]} >= {"roc_auc", "brier"}
     assert len(running.get("/v1/models/m/quality?points=3").json["tiles"]) == 3
+    # Labels are the scores above one half: scores calibrated on the first of them foretell the others.
+    assert start < quality["calibrated_until"] <= start + 25 * MINUTE
+    later = [tile for tile in quality["tiles"] if tile["start"] >= quality["calibrated_until"] and tile["events"]]
+    foretold = {metric["metric"]: metric for metric in later[0]["estimated"]}
+    assert foretold["roc_auc"]["value"] > 0.99
+    assert foretold["roc_auc"]["lower"] <= foretold["roc_auc"]["value"] <= foretold["roc_auc"]["upper"]
+    assert all(not tile["estimated"] for tile in quality["tiles"] if tile["start"] < quality["calibrated_until"])
     # A label that comes when its window has long closed is in it all the same.
     late = {"_id": [5 * 100_000], "_label": [0]}
     running.request("POST", "/v1/models/m/labels", late)

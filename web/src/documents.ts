@@ -137,7 +137,8 @@ export interface Segments {
 export interface Quality {
   labels: number;
   counts: Record<string, number>;
-  tiles: { start: number; end: number; events: number; labelled: number; metrics: Measured[] }[];
+  calibrated_until: number | null;
+  tiles: { start: number; end: number; events: number; labelled: number; metrics: Measured[]; estimated: Measured[] }[];
 }
 
 export interface Alert {

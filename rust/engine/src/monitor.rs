@@ -26,10 +26,11 @@ use crate::lattice::Lattice;
 use crate::policy::{Length, Policy};
 use crate::profile::Profile;
 use crate::pulse::Pulse;
-use crate::quality::Task;
+use crate::quality::{Quality, Task};
 use crate::reference::Reference;
 use crate::report::{MODEL, Method, Report, Row};
 use crate::rules::Standing;
+use crate::schema::Role;
 use crate::segments::Segments;
 use crate::settings::Settings;
 use crate::watching::Watcher;
@@ -95,6 +96,10 @@ pub struct TileQuality {
     pub events: u64,
     pub labelled: u64,
     pub metrics: Vec<(Method, Metric)>,
+    /// Of a binary model: scores of labelled events, with the weights of label 0 and label 1.
+    pub labelled_scores: Vec<(f64, f64, f64)>,
+    /// And the scores of all events, each with how many had it.
+    pub scores: Vec<(f64, u64)>,
 }
 
 /// A declared deploy, and until when it mutes alerts.
@@ -458,7 +463,16 @@ impl Monitor {
     /// None in practice.
     pub fn qualities(&self, start: i64, end: i64, most: usize) -> Result<Vec<TileQuality>> {
         let confidence = self.config.policy.settings.confidence;
+        let binary = self.config.policy.task == Task::Binary;
+        let schema = self.reference.schema();
+        let score = schema.columns.into_iter().find(|column| binary && column.role == Role::Score).map(|column| column.name);
+        let scores = |tile: &Tile| {
+            let numbers = score.as_ref().and_then(|name| tile.profile.column(name)).and_then(|column| column.numbers());
+            numbers.map(|numbers| numbers.histogram.cells().iter().map(|cell| (cell.value(), cell.count)).collect()).unwrap_or_default()
+        };
         let of_tile = |(start, tile): (i64, Tile)| TileQuality {
+            labelled_scores: if let Quality::Binary(metrics) = &tile.quality { metrics.scores() } else { Vec::new() },
+            scores: scores(&tile),
             start,
             end: start.saturating_add(self.tiles.length(start)),
             events: tile.profile.kept,

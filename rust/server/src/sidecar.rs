@@ -48,6 +48,8 @@ pub struct Sidecar {
     pub(crate) otlp: Mutex<Otlp>,
     /// Sinks, and what became of alerts there.
     pub(crate) deliveries: std::sync::OnceLock<Arc<crate::sinks::Deliveries>>,
+    /// By model the end of a window and the estimate of its quality: what takes long is done once.
+    pub(crate) estimates: Mutex<BTreeMap<String, (i64, Value)>>,
 }
 
 impl Sidecar {

@@ -77,7 +77,7 @@ export function Errors(props: TimelineProps) {
 
 export function QualityOverTime(props: TimelineProps & { quality: Asked<Quality> }) {
   const tiles = props.quality.data?.tiles ?? [];
-  const known = [...new Set(tiles.flatMap((tile) => tile.metrics.map((metric) => metric.metric)))];
+  const known = [...new Set(tiles.flatMap((tile) => [...tile.metrics, ...tile.estimated].map((metric) => metric.metric)))];
   const [chosen, setChosen] = useState<string | null>(null);
   const word = chosen && known.includes(chosen) ? chosen : (known[0] ?? "");
   return (
@@ -113,18 +113,20 @@ function QualityChart(props: TimelineProps & { quality: Asked<Quality>; word: st
   const { word } = props;
   const data = props.quality.data;
   const curves = useMemo(() => {
-    const points = (data?.tiles ?? []).flatMap((tile) => {
-      const found = tile.metrics.find((metric) => metric.metric === word);
-      return found && found.value !== null ? [{ time: tile.start, ...found, value: found.value }] : [];
-    });
-    const made: Curve = {
-      label: `realised ${method(word)}`,
-      times: points.map((point) => point.time),
-      values: points.map((point) => point.value),
-      lower: points.map((point) => point.lower),
-      upper: points.map((point) => point.upper),
+    const of = (label: string, pick: "metrics" | "estimated"): Curve => {
+      const points = (data?.tiles ?? []).flatMap((tile) => {
+        const found = tile[pick].find((metric) => metric.metric === word);
+        return found && found.value !== null ? [{ time: tile.start, ...found, value: found.value }] : [];
+      });
+      return {
+        label,
+        times: points.map((point) => point.time),
+        values: points.map((point) => point.value),
+        lower: points.map((point) => point.lower),
+        upper: points.map((point) => point.upper),
+      };
     };
-    return [made];
+    return [of("realised", "metrics"), of("estimated without labels", "estimated")].filter((one) => one.times.length > 0);
   }, [data, word]);
   const series = props.series.data;
   const longest = Math.max(0, ...(data?.tiles ?? []).map((tile) => tile.end - tile.start));

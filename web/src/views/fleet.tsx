@@ -93,8 +93,8 @@ const HEADS: Head<Line>[] = [
     by: ({ model }) => model.estimate?.value ?? null,
     cell: ({ model }) =>
       model.estimate ? (
-        <span>
-          {measured(model.estimate.metric, model.estimate.value)} <small>{measured(model.estimate.metric, model.estimate.lower)} to {measured(model.estimate.metric, model.estimate.upper)}</small>
+        <span title={`${measured(model.estimate.metric, model.estimate.lower)} to ${measured(model.estimate.metric, model.estimate.upper)}, by the scores of the last window alone`}>
+          {measured(model.estimate.metric, model.estimate.value)}
         </span>
       ) : (
         <span title="an estimate needs a binary model with labelled events to calibrate on">{NONE}</span>

@@ -4,6 +4,7 @@ mod columns;
 mod events;
 mod models;
 mod overview;
+mod quality;
 mod read;
 mod segments;
 mod series;
@@ -329,7 +330,7 @@ async fn asked(sidecar: &Arc<Sidecar>, request: &mut Request<Incoming>, door: Do
         About::Columns => columns::columns(&asked).await,
         About::Column => columns::column(&asked).await,
         About::Segments => segments::segments(&asked).await,
-        About::Quality => segments::quality(&asked).await,
+        About::Quality => quality::quality(&asked).await,
         About::Profile => read::profile(&asked).await,
         About::Decisions => read::decisions(&asked, get).await,
         About::Acknowledge | About::Mute => models::stand(&asked, request, about == About::Mute).await,

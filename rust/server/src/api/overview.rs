@@ -1,5 +1,7 @@
 //! `GET /v1/overview`: all models at a glance, a line each.
 
+use std::sync::{Arc, PoisonError};
+
 use barograph_engine::Monitor;
 use barograph_engine::alert::{Alert, Severity, State as Change};
 use barograph_engine::quality::Task;
@@ -7,14 +9,18 @@ use barograph_engine::report::{Method, Row, Verdict};
 use serde_json::{Value, json};
 
 use super::Asked;
+use super::quality::{CALIBRATION_TILES, calibration, estimated, measured};
 use super::read::document;
 use crate::http::Answer;
 use crate::model::{Model, State};
 use crate::problem::Outcome;
+use crate::shard::Entry;
 
 /// Tiles that are looked through for labels that came after their window had closed.
 const LABELLED: usize = 12;
 const MOST_PAGE: i64 = 10_000;
+/// Estimates that one request may make.
+const MOST_FRESH: usize = 8;
 
 /// The metric that stands for a task where there is room for one.
 pub(super) fn first_metric(task: Task) -> Method {
@@ -85,6 +91,7 @@ fn told(model: &Model) -> Value {
         "latency_p99": null,
         "error_rate": null,
         "quality": null,
+        "estimate": null,
         "open_pages": 0,
         "open_tickets": 0,
         "worst": null,
@@ -128,6 +135,44 @@ fn told(model: &Model) -> Value {
     out
 }
 
+/// The estimate of the window that closed last, of the metric that stands for binary models.
+async fn estimate(asked: &Asked, entry: &Arc<Entry>) -> Option<Value> {
+    let looked = asked.sidecar.models.look(entry, |model| {
+        let monitor = model.monitor()?;
+        let tiles = monitor.qualities(i64::MIN, monitor.last_window()?.1, CALIBRATION_TILES).ok()?;
+        Some((tiles, monitor.policy().settings.confidence))
+    });
+    let (tiles, confidence) = looked.await.ok()??;
+    tokio::task::block_in_place(|| {
+        let (cbpe, until) = calibration(&tiles)?;
+        let last = tiles.last().filter(|tile| tile.start >= until)?;
+        let found = estimated(&cbpe, last, confidence);
+        let metric = found.iter().find(|metric| metric.name == "roc_auc")?;
+        measured(&json!(metric.name), metric)
+    })
+}
+
+/// Estimates are made once for a window, and of a few models for one request: the next has those of the others.
+async fn with_estimates(asked: &Asked, out: &mut [Value]) {
+    let mut fresh = 0;
+    for line in out {
+        let (Some(name), Some(end)) = (line["name"].as_str().map(str::to_owned), line["window_end"].as_i64()) else { continue };
+        if line["task"] != "binary" || line["quality"].is_null() {
+            continue;
+        }
+        let known = || asked.sidecar.estimates.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut found = known().get(&name).filter(|(of, _)| *of == end).map(|(_, value)| value.clone());
+        if found.is_none() && fresh < MOST_FRESH {
+            fresh += 1;
+            let Ok(entry) = asked.sidecar.models.entry(&name) else { continue };
+            let made = json!(estimate(asked, &entry).await);
+            known().insert(name, (end, made.clone()));
+            found = Some(made);
+        }
+        line["estimate"] = found.unwrap_or_default();
+    }
+}
+
 /// `GET /v1/overview`, page by page in the order of names.
 pub(super) async fn overview(asked: &Asked) -> Outcome<Answer> {
     asked.knows(&["after", "limit"])?;
@@ -145,5 +190,6 @@ pub(super) async fn overview(asked: &Asked) -> Outcome<Answer> {
             out.push(told);
         }
     }
+    with_estimates(asked, &mut out).await;
     document(asked, &json!({"models": out, "next": next}))
 }

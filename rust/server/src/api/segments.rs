@@ -1,4 +1,4 @@
-//! `GET …/segments`: the segments of the window that closed last, and what moved in each; `GET …/quality`: labels and metrics as known now.
+//! `GET …/segments`: the segments of the window that closed last, and what moved in each.
 
 use std::collections::BTreeMap;
 
@@ -6,13 +6,11 @@ use barograph_engine::report::{Method, Row};
 use serde_json::{Value, json};
 
 use super::Asked;
-use super::read::{document, instant};
+use super::read::document;
 use crate::http::Answer;
 use crate::problem::Outcome;
 
 const MOST_PAGE: i64 = 10_000;
-/// Tiles whose quality is told: the last ones.
-const MOST_TILES: i64 = 500;
 
 /// What is known of a segment: its events, and its rows beyond the first tolerance.
 #[derive(Default)]
@@ -74,37 +72,4 @@ pub(super) async fn segments(asked: &Asked) -> Outcome<Answer> {
         .collect();
     let (start, end) = window.unzip();
     document(asked, &json!({"model": asked.model, "window_start": start, "window_end": end, "by": columns, "segments": told, "next": next}))
-}
-
-/// `GET …/quality`: tile by tile what labels say now. History says what was known when a window closed; labels come later.
-pub(super) async fn quality(asked: &Asked) -> Outcome<Answer> {
-    asked.knows(&["since", "until", "points"])?;
-    let (since, until) = (instant(asked, "since")?.unwrap_or(i64::MIN), instant(asked, "until")?.unwrap_or(i64::MAX));
-    let most = asked.number("points", 100, 1..=MOST_TILES)? as usize;
-    let entry = asked.sidecar.models.entry(&asked.model)?;
-    let (found, counts, labels) = asked
-        .sidecar
-        .models
-        .look(&entry, move |model| {
-            let Some(monitor) = model.monitor() else { return (Ok(Vec::new()), Vec::new(), model.counts.labels) };
-            (monitor.qualities(since, until, most), monitor.counts().to_vec(), model.counts.labels)
-        })
-        .await?;
-    let tiles: Vec<Value> = found?
-        .into_iter()
-        .map(|tile| {
-            let metrics: Vec<Value> = tile
-                .metrics
-                .iter()
-                .filter(|(_, metric)| metric.value.is_some_and(f64::is_finite))
-                .map(|(method, metric)| {
-                    let (lower, upper) = metric.limits.filter(|(low, high)| low.is_finite() && high.is_finite()).unzip();
-                    json!({"metric": method, "value": metric.value, "lower": lower, "upper": upper})
-                })
-                .collect();
-            json!({"start": tile.start, "end": tile.end, "events": tile.events, "labelled": tile.labelled, "metrics": metrics})
-        })
-        .collect();
-    let counts: serde_json::Map<String, Value> = counts.into_iter().map(|(name, count)| (name.to_owned(), json!(count))).collect();
-    document(asked, &json!({"model": asked.model, "labels": labels, "counts": counts, "tiles": tiles}))
 }
