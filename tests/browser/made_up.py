@@ -293,6 +293,7 @@ class MadeUp:
                     "events": 4000,
                     "labelled": min(4000, at * 60),
                     "metrics": metrics if at > 3 else [],
+                    "estimated": metrics if at < 200 else [],
                 }
             )
         counts = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -113,3 +114,17 @@ def test_a_document_that_is_no_json_is_a_problem_not_a_blank(empty: Sidecar, loo
     looker.page.route("**/v1/**", lambda route: route.fulfill(status=200, content_type="text/html", body="<h1>a proxy's sign-in</h1>"))
     page = looker.visit()
     assert "is no JSON" in page.locator(".wrong").first.inner_text()
+
+
+def test_a_document_of_another_version_costs_its_panel_alone(empty: Sidecar, look: Open) -> None:
+    looker = look(empty)
+    made = MadeUp()
+
+    def answer(url: str) -> Any:
+        return {"model": "m", "lines": [{"method": "psi", "values": 3}], "marks": None} if "/series" in url else MadeUp.answer(made, url)
+
+    made.answer = answer  # type: ignore[method-assign]
+    looker.make_up(made)
+    page = looker.visit("models/model-000")
+    assert "cannot be shown" in page.locator(".wrong").first.inner_text()
+    assert page.locator("caption", has_text="Columns").count() == 1

@@ -1,5 +1,5 @@
 // What every panel has: a heading, and something to show while it is asked for, where there is nothing, and where it went wrong.
-import type { ComponentChildren } from "preact";
+import { Component, type ComponentChildren } from "preact";
 import { useId, useState } from "preact/hooks";
 import type { Asked, Problem } from "./asking";
 
@@ -20,6 +20,27 @@ export function Wrong({ problem, again, stale }: { problem: Problem; again: () =
   );
 }
 
+/** What cannot be drawn is said, and takes nothing else with it. */
+export class Guard extends Component<{ of: unknown; children: ComponentChildren }, { failed: unknown }> {
+  static getDerivedStateFromError() {
+    return { failed: true };
+  }
+  componentDidUpdate(before: { of: unknown }) {
+    // Another answer may do better.
+    if (this.state.failed && before.of !== this.props.of) this.setState({ failed: false });
+  }
+  render() {
+    if (this.state.failed) {
+      return (
+        <p class="wrong" role="alert">
+          What the sidecar answered cannot be shown. It may be of another version than this page: load it anew.
+        </p>
+      );
+    }
+    return this.props.children;
+  }
+}
+
 interface PanelProps<T> {
   title: string;
   unit?: string;
@@ -33,7 +54,12 @@ interface PanelProps<T> {
 
 export function Panel<T>({ title, unit, asked, empty, children, extra, tall }: PanelProps<T>) {
   const id = useId();
-  const nothing = asked.data ? empty(asked.data) : null;
+  let nothing: string | null = null;
+  try {
+    nothing = asked.data ? empty(asked.data) : null;
+  } catch {
+    // The guard says so.
+  }
   return (
     <section class="panel" aria-labelledby={id} aria-busy={asked.loading}>
       <header>
@@ -50,9 +76,18 @@ export function Panel<T>({ title, unit, asked, empty, children, extra, tall }: P
         </p>
       ) : null}
       {nothing ? <p class="empty">{nothing}</p> : null}
-      {asked.data && !nothing ? children(asked.data) : null}
+      {asked.data && !nothing ? (
+        <Guard of={asked.data}>
+          <Drawn data={asked.data} children={children} />
+        </Guard>
+      ) : null}
     </section>
   );
+}
+
+/** Draws inside the guard. */
+function Drawn<T>({ data, children }: { data: T; children: (data: T) => ComponentChildren }) {
+  return <>{children(data)}</>;
 }
 
 /** A table behind a picture: it is made when it is opened. */

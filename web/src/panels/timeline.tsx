@@ -77,7 +77,7 @@ export function Errors(props: TimelineProps) {
 
 export function QualityOverTime(props: TimelineProps & { quality: Asked<Quality> }) {
   const tiles = props.quality.data?.tiles ?? [];
-  const known = [...new Set(tiles.flatMap((tile) => [...tile.metrics, ...tile.estimated].map((metric) => metric.metric)))];
+  const known = [...new Set(tiles.flatMap((tile) => [...tile.metrics, ...(tile.estimated ?? [])].map((metric) => metric.metric)))];
   const [chosen, setChosen] = useState<string | null>(null);
   const word = chosen && known.includes(chosen) ? chosen : (known[0] ?? "");
   return (
@@ -115,7 +115,7 @@ function QualityChart(props: TimelineProps & { quality: Asked<Quality>; word: st
   const curves = useMemo(() => {
     const of = (label: string, pick: "metrics" | "estimated"): Curve => {
       const points = (data?.tiles ?? []).flatMap((tile) => {
-        const found = tile[pick].find((metric) => metric.metric === word);
+        const found = (tile[pick] ?? []).find((metric) => metric.metric === word);
         return found && found.value !== null ? [{ time: tile.start, ...found, value: found.value }] : [];
       });
       return {

@@ -3,7 +3,7 @@ import { useMemo } from "preact/hooks";
 import { type Asked, useAsked } from "../asking";
 import type { Decision, Quality, Series } from "../documents";
 import { count, instant, measured, method, milliseconds, seconds, share } from "../format";
-import { Panel } from "../panel";
+import { Guard, Panel } from "../panel";
 import { api } from "../route";
 import { type Head, Table } from "../table";
 import { TimeChart } from "../timechart";
@@ -68,7 +68,11 @@ export function LoopView({ model, beat }: { model: string; beat: number }) {
       <Panel title="Quality by window" unit="by the labels that have come until now" asked={quality} empty={(data) => (data.tiles.some((tile) => tile.metrics.length > 0) ? null : "No window has labelled events.")}>
         {(data) => <Windows quality={data} />}
       </Panel>
-      {series.data ? <Marks name={model} marks={series.data.marks} gaps={[]} /> : null}
+      {series.data ? (
+        <Guard of={series.data}>
+          <Marks name={model} marks={series.data.marks} gaps={[]} />
+        </Guard>
+      ) : null}
     </>
   );
 }

@@ -4,7 +4,7 @@ import { type Asked, useAsked } from "../asking";
 import type { Mark, Overview, Quality, Series } from "../documents";
 import { ago, instant, iso, measured, method, named, number, seconds, span } from "../format";
 import { Drift, Errors, Latency, QualityOverTime, Volume } from "../panels/timeline";
-import { Behind, Wrong } from "../panel";
+import { Behind, Guard, Wrong } from "../panel";
 import { RangeBar, rangeOf, rangeQuery, type Range } from "../range";
 import { api, link } from "../route";
 import { since, standing, why } from "../standing";
@@ -110,7 +110,11 @@ export function Model({ name, query, beat, go }: { name: string; query: URLSearc
         <QualityOverTime {...props} quality={quality} />
         <Drift {...props} />
       </div>
-      {whole ? <Marks name={name} marks={whole.marks} gaps={whole.gaps} /> : null}
+      {whole ? (
+        <Guard of={whole}>
+          <Marks name={name} marks={whole.marks} gaps={whole.gaps} />
+        </Guard>
+      ) : null}
       <ColumnsPanel model={name} beat={beat} />
     </>
   );

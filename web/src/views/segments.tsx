@@ -24,6 +24,7 @@ function heads(model: string): Head<Line>[] {
       name: "value",
       title: "Largest",
       right: true,
+      spare: 2,
       falling: true,
       by: (line) => line.moved[0]?.value ?? null,
       cell: (line) => (line.moved[0] ? `${measured(line.moved[0].method, line.moved[0].value)}` : "–"),
