@@ -130,6 +130,15 @@ class MadeUp:
             "memory_bytes": 91_000_000,
             "replaying": False,
             "problems": ['the log of model "fraud" has lost 3 records'],
+            "budget": {
+                "limits": {"cpu": 0.01, "memory": 64e6, "disk": None, "wire": None},
+                "used": {"cpu": 0.0093, "memory": 91e6, "disk": 1e8, "wire": 2e4},
+                "inclusion": 0.25,
+                "level": 2,
+                "given_up": "half of the cells of histograms",
+                "over": True,
+                "counts": {},
+            },
         }
         return {"models": [{"name": name, "state": "watching", **counts} for name in self.models], "server": server}
 

@@ -173,8 +173,16 @@ export interface Decision {
   reason: string | null;
 }
 
+/** What the process costs against what it may. */
+export interface Budget {
+  limits: Record<"cpu" | "memory" | "disk" | "wire", number | null>;
+  used: Record<"cpu" | "memory" | "disk" | "wire", number>;
+  inclusion: number;
+  given_up: string | null;
+}
+
 export interface Models {
-  models: ({
+  models: {
     name: string;
     state: string;
     events: number;
@@ -185,7 +193,7 @@ export interface Models {
     unknown_fields: number;
     mistyped_fields: number;
     late: number;
-  } & Record<string, unknown>)[];
+  }[];
   server: {
     version: string;
     uptime_seconds: number;
@@ -195,5 +203,6 @@ export interface Models {
     memory_bytes: number;
     replaying: boolean;
     problems: string[];
-  } & Record<string, unknown>;
+    budget?: Budget;
+  };
 }

@@ -1,6 +1,6 @@
 // What watching costs: the process, and what each model gave it to do, against a budget where there is one.
 import { useAsked } from "../asking";
-import type { Models } from "../documents";
+import type { Budget as BudgetOf, Models } from "../documents";
 import { bytes, count, named, number, seconds, share } from "../format";
 import { Panel } from "../panel";
 import { link } from "../route";
@@ -37,18 +37,13 @@ const HEADS: Head<Line>[] = [
   { name: "mistyped", title: "Mistyped fields", right: true, falling: true, spare: 1, by: (line) => line.mistyped_fields, cell: (line) => count(line.mistyped_fields) },
 ];
 
-/** Keys of a budget and their units, as the API names them; what is not there is not shown. */
-const BUDGETS: [string, string, (value: number) => string][] = [
+/** Keys of a budget with their units; what is not limited is not shown. */
+const BUDGETS: [keyof BudgetOf["limits"], string, (value: number) => string][] = [
   ["cpu", "Processor, share of a core", share],
   ["memory", "Memory", bytes],
   ["disk", "Disk", bytes],
   ["wire", "Network, per second", (value) => `${bytes(value)}/s`],
 ];
-
-function numbersOf(value: unknown): Record<string, number> {
-  if (typeof value !== "object" || value === null) return {};
-  return Object.fromEntries(Object.entries(value).filter((pair): pair is [string, number] => typeof pair[1] === "number"));
-}
 
 export function Cost({ beat }: { beat: number }) {
   const asked = useAsked<Models>("/v1/models", beat);
@@ -77,7 +72,7 @@ export function Cost({ beat }: { beat: number }) {
               <Fact name="Up" value={seconds(server.uptime_seconds)} />
               <Fact name="Version" value={server.version} />
             </dl>
-            <Budget server={server} />
+            <Budget budget={server.budget} />
           </>
         )}
       </Panel>
@@ -97,29 +92,34 @@ function Fact({ name, value }: { name: string; value: string }) {
   );
 }
 
-function Budget({ server }: { server: Models["server"] }) {
-  const [limits, used] = [numbersOf(server.budget), numbersOf(server.used)];
-  const rows = BUDGETS.filter(([key]) => limits[key] !== undefined);
-  if (rows.length === 0) return <p class="soft">No budget is stated for this process: it takes what it needs, within its limits.</p>;
+function Budget({ budget }: { budget: BudgetOf | undefined }) {
+  const rows = BUDGETS.filter(([key]) => typeof budget?.limits[key] === "number");
+  if (!budget || rows.length === 0) return <p class="soft">No budget is stated for this process: it takes what it needs, within its limits.</p>;
   return (
-    <ul class="budget">
-      {rows.map(([key, name, tell]) => {
-        const [limit, spent] = [limits[key] ?? 0, used[key]];
-        const part = spent === undefined || limit <= 0 ? null : spent / limit;
-        return (
-          <li key={key}>
-            <span>{name}</span>
-            <svg viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">
-              <rect class="rule" width="100" height="8" />
-              <rect class={part !== null && part > 1 ? "over" : "spent"} width={100 * Math.min(1, part ?? 0)} height="8" />
-            </svg>
-            <span>
-              {spent === undefined ? "not measured" : tell(spent)} of {tell(limit)}
-              {part !== null && part > 1 ? ", over its budget" : ""}
-            </span>
-          </li>
-        );
-      })}
-    </ul>
+    <>
+      <ul class="budget">
+        {rows.map(([key, name, tell]) => {
+          const [limit, spent] = [budget.limits[key] ?? 0, budget.used[key] ?? 0];
+          const part = limit > 0 ? spent / limit : 0;
+          return (
+            <li key={key}>
+              <span>{name}</span>
+              <svg viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">
+                <rect class="rule" width="100" height="8" />
+                <rect class={part > 1 ? "over" : "spent"} width={100 * Math.min(1, part)} height="8" />
+              </svg>
+              <span>
+                {tell(spent)} of {tell(limit)}
+                {part > 1 ? ", over its budget" : ""}
+              </span>
+            </li>
+          );
+        })}
+      </ul>
+      <p class="soft">
+        {budget.inclusion < 1 ? `To keep to it, ${share(budget.inclusion)} of events are counted, each for as many as it stands for. ` : "Every event is counted. "}
+        {budget.given_up ? `Given up: ${budget.given_up}.` : ""}
+      </p>
+    </>
   );
 }
