@@ -24,7 +24,7 @@ use crate::frame;
 use crate::labels::{Change, Label, LabelJoin, MOST_WEIGHT, Prediction, classes, doubles, keys};
 use crate::lattice::Lattice;
 use crate::policy::{Length, Policy};
-use crate::profile::Profile;
+use crate::profile::{ColumnProfile, Profile};
 use crate::pulse::Pulse;
 use crate::quality::{Quality, Task};
 use crate::reference::Reference;
@@ -467,7 +467,7 @@ impl Monitor {
         let schema = self.reference.schema();
         let score = schema.columns.into_iter().find(|column| binary && column.role == Role::Score).map(|column| column.name);
         let scores = |tile: &Tile| {
-            let numbers = score.as_ref().and_then(|name| tile.profile.column(name)).and_then(|column| column.numbers());
+            let numbers = score.as_ref().and_then(|name| tile.profile.column(name)).and_then(ColumnProfile::numbers);
             numbers.map(|numbers| numbers.histogram.cells().iter().map(|cell| (cell.value(), cell.count)).collect()).unwrap_or_default()
         };
         let of_tile = |(start, tile): (i64, Tile)| TileQuality {
