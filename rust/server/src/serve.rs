@@ -106,7 +106,7 @@ async fn serve(config: Config, overrides: &Overrides) -> Result<()> {
         started: Instant::now(),
         otlp: std::sync::Mutex::new(Otlp::new(config.naming.clone())),
         deliveries: std::sync::OnceLock::new(),
-        estimates: Mutex::default(),
+        estimates: std::sync::Mutex::default(),
         config: ArcSwap::from_pointee(config),
     });
     let (stop, stopped) = watch::channel(false);

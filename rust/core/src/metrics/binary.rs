@@ -252,7 +252,10 @@ impl BinaryMetrics {
 
     /// Scores in ascending order, as the middles of cells 1/128 of an octave wide, with the weights of label 0 and label 1.
     pub fn scores(&self) -> Vec<(f64, f64, f64)> {
-        self.cells.cells().map(|(score, negative, positive)| (score, negative as f64 / WEIGHT_UNITS, positive as f64 / WEIGHT_UNITS)).collect()
+        self.cells
+            .cells()
+            .map(|(score, negative, positive)| (score, negative as f64 / WEIGHT_UNITS, positive as f64 / WEIGHT_UNITS))
+            .collect()
     }
 
     /// Appends the state to a snapshot.

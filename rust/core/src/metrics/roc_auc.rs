@@ -46,7 +46,9 @@ impl RocAuc {
     /// Scores in ascending order, each with the counts of both labels; cells that hold nothing are left out.
     pub(super) fn cells(&self) -> impl Iterator<Item = (f64, u64, u64)> + '_ {
         let count = |label: usize, cell: usize| self.counts[label].get(cell).copied().unwrap_or(0);
-        (0..2 * HALF).map(move |cell| (Self::middle(cell), count(0, cell), count(1, cell))).filter(|(_, negative, positive)| negative + positive > 0)
+        (0..2 * HALF)
+            .map(move |cell| (Self::middle(cell), count(0, cell), count(1, cell)))
+            .filter(|(_, negative, positive)| negative + positive > 0)
     }
 
     /// Counts a score with its label. Scores outside [0, 1] and NaN are refused: false.
