@@ -26,8 +26,12 @@ fn main() -> io::Result<()> {
             let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let Some((_, kind)) = KINDS.iter().find(|(end, _)| name.ends_with(end)) else { continue };
             let path = format!("{address}{}", name.trim_end_matches(".gz"));
-            writeln!(table, "    Asset {{ path: {path:?}, kind: {kind:?}, gzip: include_bytes!({:?}) }},", fs::canonicalize(&file)?)
-                .map_err(io::Error::other)?;
+            writeln!(
+                table,
+                "    Asset {{ path: {path:?}, kind: {kind:?}, gzip: include_bytes!({:?}) }},",
+                fs::canonicalize(&file)?.to_string_lossy()
+            )
+            .map_err(io::Error::other)?;
         }
     }
     table.push_str("]\n");

@@ -233,16 +233,16 @@ pub(super) async fn column(asked: &Asked) -> Outcome<Answer> {
             "kind": fixed.column.kind, "role": fixed.column.role, "verdict": null, "reason": "there are no events in that time",
             "bars": null, "moved": [], "reference_summary": null, "current_summary": null,
         });
-        return document(asked, &told(asked, &sides, blank, Some(fixed), None, Vec::new()));
+        return document(asked, &told(asked, &sides, blank, Some(fixed), None, &[]));
     };
     let compared = tokio::task::block_in_place(|| compare_column(&sides.reference, profile, &sides.settings, name))?;
     let (mut report, found) = compared.ok_or_else(missing)?;
     report.moved.truncate(MOST_BINS);
     let report = serde_json::to_value(&report).unwrap_or_default();
-    document(asked, &told(asked, &sides, report, fixed, profile.column(name), rows(&found, sides.provisional)))
+    document(asked, &told(asked, &sides, report, fixed, profile.column(name), &rows(&found, sides.provisional)))
 }
 
-fn told(asked: &Asked, sides: &Sides, report: Value, was: Option<&ColumnProfile>, is: Option<&ColumnProfile>, rows: Vec<Value>) -> Value {
+fn told(asked: &Asked, sides: &Sides, report: Value, was: Option<&ColumnProfile>, is: Option<&ColumnProfile>, rows: &[Value]) -> Value {
     let mut report = report;
     let mut take = |name: &str| report.get_mut(name).map(Value::take).unwrap_or_default();
     json!({

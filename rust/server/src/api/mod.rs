@@ -171,8 +171,21 @@ fn methods(about: About) -> &'static [(Method, Option<Scope>)] {
     const ADMIN: (Method, Option<Scope>) = (Method::POST, Some(Scope::Admin));
     match about {
         A::Page | A::Health | A::Ready => &[OPEN],
-        A::Metrics | A::OpenApi | A::Version | A::Stream | A::Overview | A::Models | A::Drift | A::History | A::Alerts => &[GET],
-        A::Series | A::Columns | A::Column | A::Segments | A::Quality | A::Profile => &[GET],
+        A::Metrics
+        | A::OpenApi
+        | A::Version
+        | A::Stream
+        | A::Overview
+        | A::Models
+        | A::Drift
+        | A::History
+        | A::Alerts
+        | A::Series
+        | A::Columns
+        | A::Column
+        | A::Segments
+        | A::Quality
+        | A::Profile => &[GET],
         A::Decisions => &[GET, (Method::POST, Some(Scope::Read))],
         A::Audit => &[(Method::GET, Some(Scope::Admin))],
         A::Model => &[GET, PUT, (Method::DELETE, Some(Scope::Admin))],
