@@ -42,7 +42,8 @@ fn standing(monitor: &Monitor, open: &[&Alert], rows: &[&Row]) -> (Option<Verdic
     let alerts = monitor.alerts();
     if let Some(verdict) = open.iter().map(|alert| alert.verdict).max() {
         let opened = |id: u64| alerts.iter().find(|alert| alert.id == id && alert.state == Change::Opened).map(|alert| alert.window_start);
-        return (Some(verdict), open.iter().filter_map(|alert| opened(alert.id)).min());
+        let since = open.iter().filter(|alert| alert.verdict == verdict).filter_map(|alert| opened(alert.id)).min();
+        return (Some(verdict), since);
     }
     if monitor.last_window().is_none() {
         return (None, None);
