@@ -518,32 +518,6 @@ impl Monitor {
         Ok(own.tiles.last_between(start, end, most)?.into_iter().map(of_tile).collect())
     }
 
-    /// The quality of the last `most` tiles that begin in `[start, end)`, oldest first. History says what was known when a window closed,
-    /// this what is known now.
-    ///
-    /// # Errors
-    /// None in practice.
-    pub fn qualities(&self, start: i64, end: i64, most: usize) -> Result<Vec<TileQuality>> {
-        let confidence = self.config.policy.settings.confidence;
-        let binary = self.config.policy.task == Task::Binary;
-        let schema = self.reference.schema();
-        let score = schema.columns.into_iter().find(|column| binary && column.role == Role::Score).map(|column| column.name);
-        let scores = |tile: &Tile| {
-            let numbers = score.as_ref().and_then(|name| tile.profile.column(name)).and_then(ColumnProfile::numbers);
-            numbers.map(|numbers| numbers.histogram.cells().iter().map(|cell| (cell.value(), cell.count)).collect()).unwrap_or_default()
-        };
-        let of_tile = |(start, tile): (i64, Tile)| TileQuality {
-            labelled_scores: if let Quality::Binary(metrics) = &tile.quality { metrics.scores() } else { Vec::new() },
-            scores: scores(&tile),
-            start,
-            end: start.saturating_add(self.tiles.length(start)),
-            events: tile.profile.kept,
-            labelled: tile.labelled.min(tile.profile.kept),
-            metrics: tile.quality.metrics(confidence),
-        };
-        Ok(self.tiles.last_between(start, end, most)?.into_iter().map(of_tile).collect())
-    }
-
     /// The profile of the tiles that begin in `[start, end)`; `None` without events.
     ///
     /// # Errors
