@@ -360,10 +360,11 @@ def _losses(frame: pl.DataFrame, metric: str, loss: str | None, names: Mapping[s
     if metric in ("error", "correctness"):
         guess = frame[names["prediction"]]
         texts = [not _numeric(one.dtype) for one in (truth, guess)]
-        if texts[0] != texts[1]:
+        if texts[0] != texts[1] and 0 < truth.count() and 0 < guess.count():
             kinds = f"{truth.dtype} and {guess.dtype}"
             raise InvalidArgumentError(f"`label` and `prediction` must be comparable, got {kinds}", "cast one of them")
-        kind = pl.String if texts[0] else pl.Float64
+        # A column of nulls alone has no kind of its own.
+        kind = pl.String if any(texts) else pl.Float64
         right: Array = (truth.cast(kind) == guess.cast(kind)).to_numpy()
         return np.where(right if metric == "correctness" else ~right, 1.0, 0.0)
     y = numbers("label", names["label"])

@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import importlib.util
 import re
 import runpy
 from pathlib import Path
@@ -48,6 +49,9 @@ MODULES = [
 ]
 
 
+ENGINES = [ROOT / "docs" / "guides" / f"{name}.md" for name in ("dask", "processes", "ray", "spark")]
+
+
 def run(page, folder, monkeypatch, change=lambda block: block):
     """The blocks of a page, one after another in an empty folder; names go on from one to the next."""
     monkeypatch.chdir(folder)
@@ -57,9 +61,21 @@ def run(page, folder, monkeypatch, change=lambda block: block):
             exec(compile(change(block), str(page), "exec"), names)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page != SIDECAR], ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in (SIDECAR, *ENGINES)], ids=lambda page: str(page.relative_to(ROOT)))
 def test_python_on_pages(page, tmp_path, monkeypatch):
     run(page, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("page", ENGINES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_python_on_pages_of_engines_names_what_there_is(page):
+    # They speak of the reader's cluster and files: what they call is held against what exists, and `tests/engines` calls it.
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.S):
+        compile(block, str(page), "exec")
+        for module, names in re.findall(r"^from (barograph\S*) import (.+)$", block, re.M):
+            there = importlib.import_module(module)
+            for name in names.split(","):
+                plain = name.split(" as ")[0].strip()
+                assert hasattr(there, plain) or importlib.util.find_spec(f"{module}.{plain}"), (module, plain)
 
 
 def test_python_on_the_page_that_starts_a_sidecar(tmp_path, monkeypatch):
