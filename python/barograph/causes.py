@@ -360,7 +360,7 @@ def _losses(frame: pl.DataFrame, metric: str, loss: str | None, names: Mapping[s
     if metric in ("error", "correctness"):
         guess = frame[names["prediction"]]
         texts = [not _numeric(one.dtype) for one in (truth, guess)]
-        if texts[0] != texts[1] and 0 < truth.count() and 0 < guess.count():
+        if texts[0] != texts[1] and truth.count() > 0 and guess.count() > 0:
             kinds = f"{truth.dtype} and {guess.dtype}"
             raise InvalidArgumentError(f"`label` and `prediction` must be comparable, got {kinds}", "cast one of them")
         # A column of nulls alone has no kind of its own.
