@@ -224,7 +224,6 @@ def test_the_build_gets_its_sources_and_no_more():
     needed += [source for source in re.findall(r"^COPY (?!--from)(\S+) ", text, re.M) if source != "."]
     assert set(needed) <= set(taken)
     assert not {".git", ".venv", "deploy", "tests", "target"} & set(taken)
-    # `web` is for the page, once there is one.
     assert all(any(ROOT.glob(rule)) for rule in taken)
 
 
