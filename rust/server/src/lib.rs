@@ -39,6 +39,7 @@ pub mod sinks;
 pub mod store;
 pub mod strays;
 pub mod streams;
+pub(crate) mod tables;
 pub mod wal;
 
 /// What can be asked, as an `OpenAPI` document.

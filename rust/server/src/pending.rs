@@ -175,6 +175,9 @@ fn is_event(record: &[u8]) -> bool {
 
 impl Store {
     fn open(folder: &Path) -> std::result::Result<Self, Trouble> {
+        if let Some(file) = crate::tables::overlong(folder).map_err(|error| Trouble::Failed(error.to_string()))? {
+            return Err(Trouble::Broken(format!("{file} has a table of contents that is longer than itself")));
+        }
         let database = Database::builder(folder)
             .cache_size(CACHE)
             .worker_threads(1)
