@@ -27,6 +27,8 @@ pub(super) async fn deltas(asked: &Asked, request: &mut Request<Incoming>) -> Ou
         Some("true") => true,
         Some(other) => return Err(Problem::bad(format!("`labels` must be true or false, got {other:?}"))),
     };
+    let place = asked.headers.get(streams::HEADER).ok_or_else(|| Problem::bad("a delta needs `Barograph-Sequence`"))?;
+    let numbered = Numbered::parse(place.as_bytes())?;
     let sidecar = &asked.sidecar;
     if sidecar.fleet.is_some() {
         return Err(Problem::new(409, "conflict", "this sidecar has an aggregator itself").hint("send to that one"));
@@ -39,11 +41,9 @@ pub(super) async fn deltas(asked: &Asked, request: &mut Request<Incoming>) -> Ou
         )
         .hint("if it takes that one's place, state its identity as `fleet.aggregator`"));
     }
-    let place = asked.headers.get(streams::HEADER).ok_or_else(|| Problem::bad("a delta needs `Barograph-Sequence`"))?;
-    let numbered = Numbered::parse(place.as_bytes())?;
     let kind = http::kind(&asked.headers);
     let snapshot = match kind.as_str() {
-        "application/vnd.barograph.snapshot" if !labels => true,
+        "application/vnd.barograph.snapshot" | "application/octet-stream" if !labels => true,
         "application/vnd.apache.arrow.stream" => false,
         other => {
             return Err(Problem::new(415, "unsupported type", format!("`Content-Type` {other:?} is no delta"))
