@@ -69,8 +69,9 @@ demo: develop ## replay a year of flights through a monitored model
 
 test: test-rust test-python ## set up everything and pass the tests
 
+# The border has no tests of its own: named here, its dependencies are built with the same features as for it, and so once.
 test-rust: check-tools ## the Rust tests
-	cargo test --release --locked -q -p barograph-core -p barograph-engine -p barograph-server
+	cargo test --release --locked -q -p barograph-core -p barograph-engine -p barograph-server -p barograph-python
 
 test-python: develop ## the Python tests
 	$(BIN)/python -m pytest
