@@ -106,6 +106,9 @@ def test_a_broker_that_is_gone_and_comes_back_costs_nothing_and_doubles_nothing(
             until(lambda: counted(running) > total // 8, 60, lambda: consumers[0].log())
             broker.end(signal.SIGKILL)
             time.sleep(GONE_SECONDS)
+            # One that begins while there is no broker waits for it.
+            consumers.append(Consumer(tmp_path / "late", broker, topic, to=[url(running)]))
+            until(lambda: "again_seconds" in consumers[2].log(), 60, consumers[2].log)
             assert all(one.process.poll() is None for one in consumers), [one.log() for one in consumers]
             broker.start()
             broker.produce(topic, events(total // 2, "after"))
@@ -121,14 +124,18 @@ def test_a_broker_that_is_gone_and_comes_back_costs_nothing_and_doubles_nothing(
 
 
 def test_consumers_that_come_and_go_while_messages_arrive_count_each_once(broker: Server, topic: str, tmp_path: Path) -> None:
-    total = 12_000
+    total = 0
+    enough = threading.Event()
     consumers: list[Consumer] = []
     with sidecar(tmp_path) as running:
 
         def produce() -> None:
-            for part in range(24):
-                broker.produce(topic, events(total // 24, str(part)))
-                time.sleep(0.15)
+            # For as long as it takes: how soon a process begins is the machine's business.
+            nonlocal total
+            while not enough.is_set():
+                broker.produce(topic, events(500, str(total)))
+                total += 500
+                enough.wait(0.15)
 
         thread = threading.Thread(target=produce)
         try:
@@ -140,10 +147,13 @@ def test_consumers_that_come_and_go_while_messages_arrive_count_each_once(broker
                 lambda: all(one.counts().get("consumed", 0) > 0 for one in consumers), 60, lambda: [one.log()[-2000:] for one in consumers]
             )
             left = consumers[0].stop()
+            until(lambda: sum(one.counts().get("consumed", 0) for one in consumers[1:]) > 2000, 60, consumers[1].log)
+            enough.set()
             thread.join()
             settled(running, total, consumers[1:])
             told = [left, *(one.stop() for one in consumers[1:])]
         finally:
+            enough.set()
             thread.join()
             for one in consumers:
                 one.close()
