@@ -3,11 +3,15 @@
 import doctest
 import importlib
 import importlib.util
+import os
 import re
 import runpy
 from pathlib import Path
 
+import barograph as bg
+import polars as pl
 import pytest
+from pages import blocks, run
 from sidecars import TOKEN, Sidecar
 
 ROOT = Path(__file__).parents[2]
@@ -52,24 +56,16 @@ MODULES = [
 ENGINES = [ROOT / "docs" / "guides" / f"{name}.md" for name in ("dask", "processes", "ray", "spark")]
 
 
-def run(page, folder, monkeypatch, change=lambda block: block):
-    """The blocks of a page, one after another in an empty folder; names go on from one to the next."""
-    monkeypatch.chdir(folder)
-    names = {}
-    for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.S):
-        if "reference.parquet" not in block:
-            exec(compile(change(block), str(page), "exec"), names)
-
-
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in (SIDECAR, *ENGINES)], ids=lambda page: str(page.relative_to(ROOT)))
 def test_python_on_pages(page, tmp_path, monkeypatch):
-    run(page, tmp_path, monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    run(page, {})
 
 
 @pytest.mark.parametrize("page", ENGINES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_python_on_pages_of_engines_names_what_there_is(page):
     # They speak of the reader's cluster and files: what they call is held against what exists, and `tests/engines` calls it.
-    for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.S):
+    for block in blocks(page):
         compile(block, str(page), "exec")
         for module, names in re.findall(r"^from (barograph\S*) import (.+)$", block, re.M):
             there = importlib.import_module(module)
@@ -78,12 +74,28 @@ def test_python_on_pages_of_engines_names_what_there_is(page):
                 assert hasattr(there, plain) or importlib.util.find_spec(f"{module}.{plain}"), (module, plain)
 
 
+def test_python_on_the_page_of_processes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = pl.read_parquet(Path(bg.__file__).parent / "data" / "flights_nyc_2013.parquet").head(3000)
+    Path("flights").mkdir()
+    batches = list(rows.iter_slices(1000))
+    for at, part in enumerate(batches):
+        part.write_parquet(f"flights/{at}.parquet")
+    reference = bg.Reference(rows)
+    names = {"schema": reference.schema, "reference": reference, "batches": batches, "folder": tmp_path, "bg": bg, "os": os}
+    found = run(ROOT / "docs" / "guides" / "processes.md", names)
+    assert found["profile"] == bg.profile(rows, reference=reference)
+    assert set(found["segments"]) == {"EWR", "JFK", "LGA"}
+    assert found["monitor"].counts()["events"] == 0
+
+
 def test_python_on_the_page_that_starts_a_sidecar(tmp_path, monkeypatch):
     with Sidecar(tmp_path) as running:
         # Where the page's own `barograph serve` puts its token.
         (tmp_path / "barograph-data").mkdir()
         (tmp_path / "barograph-data" / "token").write_text(TOKEN)
-        run(SIDECAR, tmp_path, monkeypatch, lambda block: block.replace("7464", str(running.port)))
+        monkeypatch.chdir(tmp_path)
+        run(SIDECAR, {}, lambda block: block.replace("7464", str(running.port)))
     assert (tmp_path / "drift.svg").stat().st_size > 2000
 
 

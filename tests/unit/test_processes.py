@@ -12,9 +12,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from barograph.errors import BarographError, FrameError, InvalidArgumentError
+from barograph.errors import BarographError, FrameError, IncompatibleError, InvalidArgumentError
 from barograph.frames import scan
-from barograph.scaling import processes
+from barograph.scaling import leaves, processes
 from barograph.testing import check_engine
 
 SCHEMA = bg.Schema([{"name": "x", "kind": "number", "role": "feature"}, {"name": "c", "kind": "category", "role": "feature"}])
@@ -95,6 +95,18 @@ def test_a_column_that_only_a_later_file_has_is_told(files):
     rows[:10].with_columns(new=1).write_parquet(folder / "part-3.parquet")
     with pytest.raises(FrameError, match=r"part-3\.parquet: column 'new' is not in the schema that was inferred"):
         processes.profile(folder, processes=2, start="forkserver")
+
+
+def test_workers_of_another_version_are_refused_by_naming_both(files, monkeypatch):
+    monkeypatch.setattr(leaves._barograph, "__version__", "0.0.9")
+    for source in files:
+        with pytest.raises(IncompatibleError, match=r"the driver has barograph 0\.0\.9, this worker \d"):
+            processes.profile(source, processes=1, start="forkserver", schema=SCHEMA)
+
+
+def test_no_rows_are_an_empty_profile(files):
+    _, rows = files
+    assert processes.profile(rows[:0], processes=2, start="forkserver", schema=SCHEMA) == bg.profile(rows[:0], schema=SCHEMA)
 
 
 def test_arguments_say_what_they_must_be(files):
