@@ -170,3 +170,18 @@ def test_an_alert_arrives_once_whatever_its_receivers_do(tmp_path: Path) -> None
                 for body, signature in server.seen:
                     assert signature == "sha256=" + hmac.new(secret.encode(), body, "sha256").hexdigest()
             assert secret not in running.log()
+
+
+def test_answers_to_requests_that_came_together_do_not_wait_for_the_next_one(tmp_path: Path) -> None:
+    with sidecar(tmp_path) as running, socket.create_connection(("127.0.0.1", running.port), timeout=3.0) as connection:
+        request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        for beginning in (b"", b"GET /hea"):
+            connection.sendall(request * 40 + beginning)
+            answers = b""
+            while answers.count(b"alive\n") < 40:
+                part = connection.recv(1 << 16)
+                assert part
+                answers += part
+        # What was begun is answered once it is whole.
+        connection.sendall(b"lthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert b"alive\n" in connection.recv(1 << 16)

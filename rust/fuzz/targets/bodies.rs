@@ -224,7 +224,7 @@ fn decode(protocol: u8, body: &[u8], world: &mut World) {
     let decoded = match protocol {
         0 => {
             CAUGHT.store(true, Ordering::Relaxed);
-            let decoded = arrow::decode(body, &shape);
+            let decoded = arrow::decode(&body.to_vec().into(), &shape);
             CAUGHT.store(false, Ordering::Relaxed);
             decoded
         }

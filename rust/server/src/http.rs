@@ -141,8 +141,12 @@ pub fn is_object(body: &[u8]) -> Outcome<()> {
 ///
 /// # Errors
 /// 408 for one that comes too slowly, 413, 415, 429.
-pub async fn body(request: &mut Request<Incoming>, limit: usize, models: &Models) -> Outcome<(HeaderMap, Bytes, OwnedSemaphorePermit)> {
-    let headers = request.headers().clone();
+pub async fn body(
+    headers: &HeaderMap,
+    request: &mut Request<Incoming>,
+    limit: usize,
+    models: &Models,
+) -> Outcome<(Bytes, OwnedSemaphorePermit)> {
     let incoming = request.body_mut();
     let large = || Problem::too_large(format!("a body has at most {limit} bytes, decoded")).hint("send several");
     let announced = incoming.size_hint().exact().map(|length| usize::try_from(length).unwrap_or(usize::MAX));
@@ -180,7 +184,7 @@ pub async fn body(request: &mut Request<Incoming>, limit: usize, models: &Models
         }
     }
     let raw = first.unwrap_or_else(|| all.into());
-    let decoded = match text(&headers, "content-encoding").map(str::trim) {
+    let decoded = match text(headers, "content-encoding").map(str::trim) {
         None | Some("" | "identity") => raw,
         Some("gzip" | "x-gzip") => expand(flate2::read::MultiGzDecoder::new(raw.as_ref()), raw.len(), limit, models, &mut permit)?,
         Some("zstd") => {
@@ -194,7 +198,7 @@ pub async fn body(request: &mut Request<Incoming>, limit: usize, models: &Models
             return Err(Problem::new(415, "unsupported encoding", format!("`Content-Encoding` must be gzip or zstd, got {other:?}")));
         }
     };
-    Ok((headers, decoded, permit))
+    Ok((decoded, permit))
 }
 
 /// Reads past what is left of a body that was refused, for a while: many clients listen only after they have sent everything, and would see

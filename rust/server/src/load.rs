@@ -72,7 +72,8 @@ impl Protocol {
         match self {
             Self::Arrow => 2,
             Self::Columns | Self::Ndjson => 4,
-            Self::CloudEvents => 16,
+            // Those of six pods: a logger of `KServe` has five.
+            Self::CloudEvents => 32,
             Self::Statsd => 1,
         }
     }

@@ -10,6 +10,8 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
+
 use crate::files::{Files, listed};
 
 const MAGIC: &[u8; 7] = b"BAROLOG";
@@ -62,7 +64,7 @@ pub struct Cursor {
     segment: Option<u64>,
     /// Bytes of the segment that were read.
     read: u64,
-    bytes: Vec<u8>,
+    bytes: Bytes,
     at: usize,
     /// Whether nothing will be added to the segment any more.
     whole: bool,
@@ -296,14 +298,15 @@ impl Log {
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn read_at(&self, cursor: &mut Cursor) -> io::Result<Option<(u64, Vec<u8>)>> {
+    pub fn read_at(&self, cursor: &mut Cursor) -> io::Result<Option<(u64, Bytes)>> {
         while cursor.next < self.next {
             let rest = cursor.bytes.get(cursor.at..).unwrap_or_default();
             if let Some((number, payload)) = record_at(rest) {
-                cursor.at += RECORD_HEADER + payload.len();
+                let begin = cursor.at + RECORD_HEADER;
+                cursor.at = begin + payload.len();
                 if number >= cursor.next {
                     cursor.next = number + 1;
-                    return Ok(Some((number, payload.to_vec())));
+                    return Ok(Some((number, cursor.bytes.slice(begin..cursor.at))));
                 }
             } else if let Some(skipped) = resync(rest, cursor.next).filter(|_| cursor.whole) {
                 cursor.at += skipped;
@@ -336,10 +339,12 @@ impl Log {
         let mut file = File::open(&segment.path)?;
         file.seek(io::SeekFrom::Start(from))?;
         cursor.next = cursor.next.max(segment.first);
-        let left = if from == 0 { Vec::new() } else { cursor.bytes.split_off(cursor.at.min(cursor.bytes.len())) };
+        let left = if from == 0 { &[] } else { cursor.bytes.get(cursor.at..).unwrap_or_default() };
         let begin = if from == 0 { HEADER } else { 0 };
-        cursor.bytes = left;
-        let more = file.take(segment.bytes - from).read_to_end(&mut cursor.bytes)? as u64;
+        let mut bytes = Vec::with_capacity(left.len() + (segment.bytes - from) as usize);
+        bytes.extend_from_slice(left);
+        let more = file.take(segment.bytes - from).read_to_end(&mut bytes)? as u64;
+        cursor.bytes = bytes.into();
         let last = self.segments.back().is_some_and(|back| back.first == segment.first);
         (cursor.segment, cursor.read, cursor.at, cursor.whole) = (Some(segment.first), from + more, begin, !last);
         Ok(more > 0 || !last)
@@ -532,7 +537,8 @@ mod tests {
             assert_eq!(records.len(), 4, "{at}");
             // What a cursor replays is the same, also of a segment that is still written to.
             let mut cursor = Cursor::at(1);
-            let replayed: Vec<_> = std::iter::from_fn(|| log.read_at(&mut cursor).unwrap()).collect();
+            let replayed: Vec<_> =
+                std::iter::from_fn(|| log.read_at(&mut cursor).unwrap()).map(|(number, payload)| (number, payload.to_vec())).collect();
             assert_eq!(replayed, records, "{at}");
             // At the end nothing says how many are missing, and a length that has grown cannot be told from a torn tail.
             assert!(damage.missing == 1 || damage.rotten + damage.torn >= 16, "{at}");
@@ -587,7 +593,7 @@ mod tests {
         let mut cursor = Cursor::at(1);
         assert_eq!(log.read_at(&mut cursor).unwrap(), None);
         assert_eq!(log.append(b"two").unwrap(), 2);
-        assert_eq!(log.read_at(&mut cursor).unwrap(), Some((2, b"two".to_vec())));
+        assert_eq!(log.read_at(&mut cursor).unwrap(), Some((2, Bytes::from_static(b"two"))));
         assert!(fs::read(folder.join("log-0000000000000002.wal")).unwrap().len() > 2 * (RECORD_HEADER + 3));
         fs::remove_dir_all(folder).unwrap();
     }

@@ -189,15 +189,15 @@ pub(super) async fn events(asked: &Asked, request: &mut Request<Incoming>, label
     let sidecar = &asked.sidecar;
     let format = Format::of(asked)?;
     let entry = sidecar.entry_or_new(&asked.model, &asked.holder).await?;
-    let (headers, body, mut permit) = http::body(request, sidecar.config.load().max_body, &sidecar.models).await?;
+    let (body, mut permit) = http::body(&asked.headers, request, sidecar.config.load().max_body, &sidecar.models).await?;
     let size = body.len();
     if size == 0 {
         return Err(Problem::bad("the body is empty"));
     }
-    let once = once(&headers, &entry, &body, labels)?;
+    let once = once(&asked.headers, &entry, &body, labels)?;
     let shape = entry.shape.load_full();
-    let work = move || -> Outcome<Vec<Part>> {
-        let parts = decode(format, &headers, &body, &shape, labels)?;
+    let work = || -> Outcome<Vec<Part>> {
+        let parts = decode(format, &asked.headers, &body, &shape, labels)?;
         parts.iter().try_for_each(|part| check(part, labels))?;
         Ok(parts)
     };
@@ -251,8 +251,8 @@ pub(super) async fn profiles(asked: &Asked, request: &mut Request<Incoming>) -> 
     };
     let sidecar = &asked.sidecar;
     let entry = sidecar.models.entry(&asked.model)?;
-    let (headers, body, permit) = http::body(request, sidecar.config.load().max_body, &sidecar.models).await?;
-    let once = once(&headers, &entry, &body, false)?;
+    let (body, permit) = http::body(&asked.headers, request, sidecar.config.load().max_body, &sidecar.models).await?;
+    let once = once(&asked.headers, &entry, &body, false)?;
     let profile = barograph_engine::Profile::from_bytes(&body)?;
     let happening = Happening::Profile(body.to_vec(), time);
     let ack = sidecar.models.send(&entry, happening, (profile.rows, Oddities::default()), once, Some(permit)).await?;
@@ -306,7 +306,7 @@ pub(super) async fn measured(asked: &Asked, request: &mut Request<Incoming>) -> 
         "application/x-protobuf" => false,
         other => return Err(Problem::new(415, "unsupported type", format!("`Content-Type` {other:?} is not OTLP"))),
     };
-    let (_, body, mut permit) = http::body(request, sidecar.config.load().max_body, &sidecar.models).await?;
+    let (body, mut permit) = http::body(&asked.headers, request, sidecar.config.load().max_body, &sidecar.models).await?;
     let size = body.len();
     let undecoded = |_: &Problem| sidecar.counters.undecoded("otlp");
     let weight = otlp::weight(&body, json).inspect_err(undecoded)?;

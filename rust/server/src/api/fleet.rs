@@ -51,7 +51,7 @@ pub(super) async fn deltas(asked: &Asked, request: &mut Request<Incoming>) -> Ou
         }
     };
     let entry = if snapshot { sidecar.models.entry(&asked.model)? } else { sidecar.entry_or_new(&asked.model, &asked.holder).await? };
-    let (_, body, mut permit) = http::body(request, sidecar.config.load().max_body, &sidecar.models).await?;
+    let (body, mut permit) = http::body(&asked.headers, request, sidecar.config.load().max_body, &sidecar.models).await?;
     let size = body.len();
     let (happening, rows) = if snapshot {
         (Happening::Delta(body, None), 0)

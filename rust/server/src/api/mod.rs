@@ -11,6 +11,7 @@ mod segments;
 mod series;
 mod stream;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -204,6 +205,11 @@ fn is_visit(headers: &HeaderMap) -> bool {
     is("sec-fetch-mode", "navigate") && is("sec-fetch-dest", "document")
 }
 
+/// A part of a path as it is meant: a plus is a plus there.
+fn plain(part: &str) -> Outcome<Cow<'_, str>> {
+    if part.contains('%') { decoded(&part.replace('+', "%2B")).map(Cow::Owned) } else { Ok(Cow::Borrowed(part)) }
+}
+
 /// Undoes the percent signs of a part of a path or query.
 fn decoded(text: &str) -> Outcome<String> {
     let mut out = Vec::with_capacity(text.len());
@@ -251,9 +257,10 @@ const TOO_SLOW: u16 = 408;
 pub async fn answer(sidecar: Arc<Sidecar>, mut request: Request<Incoming>, door: Door) -> Answer {
     let began = Instant::now();
     let mut route = "none";
+    let expects = request.headers().contains_key(header::EXPECT);
     let answer = asked(&sidecar, &mut request, door, &mut route).await.unwrap_or_else(Answer::from);
     // Who asks first whether he may send the body does not send it when he may not.
-    if answer.status != TOO_SLOW && !request.headers().contains_key(header::EXPECT) {
+    if answer.status != TOO_SLOW && !expects {
         crate::http::pass_over(request.body_mut(), sidecar.config.load().max_body).await;
     }
     sidecar.counters.answered(route, answer.status, began.elapsed());
@@ -261,9 +268,10 @@ pub async fn answer(sidecar: Arc<Sidecar>, mut request: Request<Incoming>, door:
 }
 
 async fn asked(sidecar: &Arc<Sidecar>, request: &mut Request<Incoming>, door: Door, route: &mut &'static str) -> Outcome<Answer> {
-    let path = request.uri().path().to_owned();
-    let parts = path.trim_start_matches('/').split('/').map(|part| decoded(&part.replace('+', "%2B"))).collect::<Outcome<Vec<String>>>()?;
-    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    let uri = request.uri().clone();
+    let path = uri.path();
+    let parts = path.trim_start_matches('/').split('/').map(plain).collect::<Outcome<Vec<_>>>()?;
+    let parts: Vec<&str> = parts.iter().map(AsRef::as_ref).collect();
     let (about, model, object) =
         find(&parts).ok_or_else(|| Problem::missing(format!("there is nothing at {path:?}")).hint("see /openapi.json"))?;
     *route = name(about);
@@ -284,12 +292,12 @@ async fn asked(sidecar: &Arc<Sidecar>, request: &mut Request<Incoming>, door: Do
         }
         Door::Main | Door::Unix => {
             if !matches!(about, About::Health | About::Ready) {
-                let authority = request.uri().authority().map(|authority| authority.as_str().to_owned());
+                let authority = uri.authority().map(hyper::http::uri::Authority::as_str);
                 let access = sidecar.access.load();
-                access.named(request.headers(), authority.as_deref(), door == Door::Unix)?;
+                access.named(request.headers(), authority, door == Door::Unix)?;
                 // A link somewhere else may lead to the page, which holds no data; what it asks for comes from itself.
                 if about != About::Page || !is_visit(request.headers()) {
-                    access.own_origin(request.headers(), authority.as_deref())?;
+                    access.own_origin(request.headers(), authority)?;
                 }
                 if let Some(scope) = scope {
                     let model = Some(model).filter(|model| !model.is_empty());
@@ -300,8 +308,8 @@ async fn asked(sidecar: &Arc<Sidecar>, request: &mut Request<Incoming>, door: Do
     }
     let mut asked = Asked {
         sidecar: Arc::clone(sidecar),
-        headers: request.headers().clone(),
-        query: query(request.uri().query().unwrap_or_default())?,
+        headers: std::mem::take(request.headers_mut()),
+        query: query(uri.query().unwrap_or_default())?,
         model: model.to_owned(),
         object: object.to_owned(),
         holder,
@@ -312,7 +320,7 @@ async fn asked(sidecar: &Arc<Sidecar>, request: &mut Request<Incoming>, door: Do
         let local = asked.parameter("local") == Some("true");
         asked.query.retain(|(key, _)| key != "local");
         if !local {
-            return fleet::asked_there(&asked, about, &path).await;
+            return fleet::asked_there(&asked, about, path).await;
         }
     }
     match about {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use barograph_engine::policy::{Length, Policy};
 use barograph_engine::quality::Task;
 use barograph_engine::{Reference, ReferenceBuilder, Schema};
+use bytes::Bytes;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::header;
@@ -33,7 +34,7 @@ pub(super) async fn document<T: DeserializeOwned>(asked: &Asked, request: &mut R
     if kind != "application/json" {
         return Err(Problem::new(415, "unsupported type", format!("`Content-Type` must be application/json, got {kind:?}")));
     }
-    let (_, body, _permit) = http::body(request, DOCUMENT, &asked.sidecar.models).await?;
+    let (body, _permit) = http::body(&asked.headers, request, DOCUMENT, &asked.sidecar.models).await?;
     http::is_object(&body)?;
     let mut json = serde_json::Deserializer::from_slice(&body);
     let read = serde_path_to_error::deserialize(&mut json).map_err(|error| {
@@ -170,7 +171,7 @@ pub(super) async fn put_policy(asked: &Asked, request: &mut Request<Incoming>) -
     let sidecar = &asked.sidecar;
     let entry = sidecar.models.entry(&asked.model)?;
     let kind = http::kind(&asked.headers);
-    let (_, body, _permit) = http::body(request, DOCUMENT, &sidecar.models).await?;
+    let (body, _permit) = http::body(&asked.headers, request, DOCUMENT, &sidecar.models).await?;
     let text = std::str::from_utf8(&body).map_err(|_| Problem::bad("the body is not UTF-8"))?;
     let (mut policy, says_memory) = match kind.as_str() {
         "application/json" => (Policy::from_json(text)?, text.contains("\"memory\"")),
@@ -210,7 +211,7 @@ pub(super) async fn put_reference(asked: &Asked, request: &mut Request<Incoming>
     let sidecar = &asked.sidecar;
     let entry = sidecar.entry_or_new(&asked.model, &asked.holder).await?;
     let kind = http::kind(&asked.headers);
-    let (_, body, _permit) = http::body(request, sidecar.config.load().max_body, &sidecar.models).await?;
+    let (body, _permit) = http::body(&asked.headers, request, sidecar.config.load().max_body, &sidecar.models).await?;
     let reference = match kind.as_str() {
         "application/vnd.barograph.snapshot" | "application/octet-stream" => Reference::from_bytes(&body)?,
         "application/vnd.apache.arrow.stream" => tokio::task::block_in_place(|| of_rows(&body, &entry))?,
@@ -242,7 +243,7 @@ async fn check_fits(sidecar: &crate::sidecar::Sidecar, entry: &Arc<Entry>, refer
 }
 
 /// A reference of rows.
-fn of_rows(body: &[u8], entry: &Entry) -> Outcome<Reference> {
+fn of_rows(body: &Bytes, entry: &Entry) -> Outcome<Reference> {
     let privacy = entry.shape.load().privacy.clone();
     let shape = crate::shape::Shape { open: true, privacy, ..crate::shape::Shape::default() };
     let batch = arrow::decode(body, &shape)?.batch;

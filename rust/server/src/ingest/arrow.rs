@@ -2,16 +2,17 @@
 //!
 //! The lengths of all messages are checked against the body before Arrow's own reader sees it: it would allocate what they announce.
 
-use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, BooleanArray, FixedSizeBinaryArray, RecordBatch};
+use arrow_buffer::Buffer;
 use arrow_cast::cast;
-use arrow_ipc::reader::StreamReader;
+use arrow_ipc::reader::StreamDecoder;
 use arrow_schema::{DataType, Field};
 use barograph_engine::labels::{MOST_WEIGHT, classes, doubles, keys};
+use bytes::Bytes;
 
 use crate::problem::{Outcome, Problem};
 use crate::rows::{Decoded, KEY_BYTES, batch_of, chance_name, time_type};
@@ -21,12 +22,13 @@ use crate::shape::{MOST_COLUMNS, Mark, Shape};
 pub const MOST_ROWS: usize = 1 << 22;
 const CONTINUATION: [u8; 4] = [0xFF; 4];
 
-/// Decodes a body whole, or not at all.
+/// Decodes a body whole, or not at all. Columns that are aligned share its bytes.
 ///
 /// # Errors
 /// `Problem` for a body that is no Arrow stream, or holds a role of a type it cannot have.
-pub fn decode(body: &[u8], shape: &Shape) -> Outcome<Decoded> {
-    framed(body)?;
+pub fn decode(body: &Bytes, shape: &Shape) -> Outcome<Decoded> {
+    let length = framed(body)?;
+    let body = &body.slice(..length);
     // A body is checked before it is read and Arrow checks what it reads; what both have overlooked must not take the thread with it.
     catch_unwind(AssertUnwindSafe(|| read(body, shape)))
         .unwrap_or_else(|_| Err(Problem::bad("the body is no Arrow stream that can be read")))
@@ -37,15 +39,13 @@ fn wrong(error: &arrow_schema::ArrowError) -> Problem {
         .hint("send an uncompressed IPC stream; compress the whole body by `Content-Encoding: zstd` instead")
 }
 
-fn read(body: &[u8], shape: &Shape) -> Outcome<Decoded> {
-    let stream = StreamReader::try_new(Cursor::new(body), None).map_err(|error| wrong(&error))?;
-    let schema = stream.schema();
-    if schema.fields().len() > MOST_COLUMNS {
-        return Err(Problem::bad(format!("an event has at most {MOST_COLUMNS} fields, got {}", schema.fields().len())));
-    }
+fn read(body: &Bytes, shape: &Shape) -> Outcome<Decoded> {
+    let (mut rest, mut stream) = (Buffer::from(body.clone()), StreamDecoder::new());
     let (mut batches, mut rows) = (Vec::new(), 0usize);
-    for batch in stream {
-        let batch = batch.map_err(|error| wrong(&error))?;
+    while let Some(batch) = stream.decode(&mut rest).map_err(|error| wrong(&error))? {
+        if batch.num_columns() > MOST_COLUMNS {
+            return Err(Problem::bad(format!("an event has at most {MOST_COLUMNS} fields, got {}", batch.num_columns())));
+        }
         rows = rows.saturating_add(batch.num_rows());
         // A column of nulls may announce any number of rows without a byte for them.
         if rows > MOST_ROWS.min(body.len().saturating_mul(8)) {
@@ -53,6 +53,8 @@ fn read(body: &[u8], shape: &Shape) -> Outcome<Decoded> {
         }
         batches.push(batch);
     }
+    stream.finish().map_err(|error| wrong(&error))?;
+    let schema = stream.schema().ok_or_else(|| Problem::bad("the body is no Arrow stream that can be read: it has no schema"))?;
     let whole = match batches.as_slice() {
         [one] => one.clone(),
         many => arrow_select::concat::concat_batches(&schema, many).map_err(|error| wrong(&error))?,
@@ -63,11 +65,11 @@ fn read(body: &[u8], shape: &Shape) -> Outcome<Decoded> {
     }
 }
 
-/// Checks that every message lies within the body, before Arrow's reader takes its word for it.
+/// Checks that every message lies within the body, before Arrow's reader takes its word for it; gives the bytes up to the end of the stream.
 ///
 /// # Errors
 /// 400 for anything else.
-pub fn framed(body: &[u8]) -> Outcome<()> {
+pub fn framed(body: &[u8]) -> Outcome<usize> {
     let short = || Problem::bad("the body ends in the middle of an Arrow message").hint("was it cut short?");
     let mut rest = body;
     while let Some((head, after)) = rest.split_first_chunk::<8>() {
@@ -77,7 +79,7 @@ pub fn framed(body: &[u8]) -> Outcome<()> {
         }
         let length = u32::from_le_bytes([e, f, g, h]) as usize;
         if length == 0 {
-            return Ok(());
+            return Ok(body.len() - after.len());
         }
         let metadata = after.get(..length).ok_or_else(short)?;
         let message =
@@ -91,7 +93,7 @@ pub fn framed(body: &[u8]) -> Outcome<()> {
         }
         rest = after.get(length..).and_then(|after| after.get(content..)).ok_or_else(short)?;
     }
-    if rest.is_empty() { Ok(()) } else { Err(short()) }
+    if rest.is_empty() { Ok(body.len()) } else { Err(short()) }
 }
 
 /// Checks that the buffers of a batch lie within its message.
@@ -240,12 +242,12 @@ mod tests {
         Shape { open: true, ..Shape::new(&std::collections::BTreeMap::new(), &[], None) }
     }
 
-    fn body() -> Vec<u8> {
+    fn body() -> Bytes {
         let x: ArrayRef = Arc::new(Float64Array::from(vec![Some(1.0), Some(2.5), None]));
         let c: ArrayRef = Arc::new(StringArray::from(vec![Some("a"), None, Some("b")]));
         let id: ArrayRef = Arc::new(StringArray::from(vec![Some("one"), Some("two"), None]));
         let batch = RecordBatch::try_from_iter_with_nullable([("x", x, true), ("c", c, true), ("_id", id, true)]).unwrap();
-        stream(Vec::new(), &batch).unwrap()
+        stream(Vec::new(), &batch).unwrap().into()
     }
 
     #[test]
@@ -257,15 +259,32 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_has_an_end_or_stops_and_may_have_no_events() {
+        let (whole, wanted) = (body(), decode(&body(), &open()).unwrap().batch);
+        // The end is eight bytes; what follows it is none of the stream's.
+        let unended = whole.slice(..whole.len() - 8);
+        let followed: Bytes = [whole.as_ref(), b"more"].concat().into();
+        let moved = Bytes::from([b"odd".as_slice(), whole.as_ref()].concat()).slice(3..);
+        for other in [unended, followed, moved] {
+            assert_eq!(decode(&other, &open()).unwrap().batch, wanted);
+        }
+        let mut empty = arrow_ipc::writer::StreamWriter::try_new(Vec::new(), wanted.schema_ref()).unwrap();
+        empty.finish().unwrap();
+        assert_eq!(decode(&empty.into_inner().unwrap().into(), &open()).unwrap().batch.num_rows(), 0);
+        assert!(decode(&whole.slice(whole.len() - 8..), &open()).unwrap_err().detail.contains("schema"));
+    }
+
+    #[test]
     fn no_cut_or_flipped_byte_does_harm() {
         let whole = body();
         for len in 0..whole.len() {
-            let _ = decode(&whole[..len], &open());
+            let _ = decode(&whole.slice(..len), &open());
         }
         for at in 0..whole.len() {
             for bit in 0..8 {
-                let mut bytes = whole.clone();
+                let mut bytes = whole.to_vec();
                 bytes[at] ^= 1 << bit;
+                let bytes = Bytes::from(bytes);
                 if let Ok(decoded) = decode(&bytes, &open()) {
                     assert!(decoded.batch.num_rows() <= 8 * bytes.len());
                 }
