@@ -15,6 +15,7 @@ import pytest
 from barograph.errors import BarographError, FrameError, IncompatibleError, InvalidArgumentError
 from barograph.frames import scan
 from barograph.scaling import leaves, processes
+from barograph.scaling.pieces import error_in
 from barograph.testing import check_engine
 
 SCHEMA = bg.Schema([{"name": "x", "kind": "number", "role": "feature"}, {"name": "c", "kind": "category", "role": "feature"}])
@@ -102,6 +103,15 @@ def test_workers_of_another_version_are_refused_by_naming_both(files, monkeypatc
     for source in files:
         with pytest.raises(IncompatibleError, match=r"the driver has barograph 0\.0\.9, this worker \d"):
             processes.profile(source, processes=1, start="forkserver", schema=SCHEMA)
+
+
+def test_an_error_of_ours_is_found_in_the_trace_that_an_engine_makes_of_it():
+    trace = "Traceback:\n{0}barograph.errors.FrameError: part-1: column 'x' is odd\n{0}hint: mend it\n\nThe above came of a task"
+    for indent in ("", "    "):
+        found = error_in(trace.format(indent))
+        assert isinstance(found, FrameError)
+        assert (found.message, found.hint) == ("part-1: column 'x' is odd", "mend it")
+    assert error_in("ValueError: barograph.errors.FrameError: no") is None
 
 
 def test_no_rows_are_an_empty_profile(files):

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import functools
 import itertools
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from barograph import errors
 from barograph.errors import BarographError, FrameError, InvalidArgumentError
 from barograph.frames import Frame, scan
 from barograph.scaling.leaves import SEGMENTS, Recipe, Segments, read, read_segments
@@ -33,6 +35,7 @@ __all__ = [
     "Work",
     "by_path",
     "cores",
+    "error_in",
     "finished",
     "frame_of",
     "leaf_of",
@@ -93,6 +96,18 @@ def leaf_of(recipe: Recipe, pieces: Iterable[Piece], opener: Opener) -> bytes:
 
 def _named(error: FrameError, path: str) -> FrameError:
     return error if path in error.message else FrameError(f"{path}: {error.message}", error.hint)
+
+
+def error_in(text: str) -> BarographError | None:
+    """An error of ours that happened on a worker, read from the trace that an engine has made of it; the last one, or None."""
+    found = re.findall(r"^\s*barograph\.errors\.(\w+): (.*(?:\n\s*hint: .*)?)$", text, re.MULTILINE)
+    if not found:
+        return None
+    name, words = found[-1]
+    message, _, hint = words.partition("hint: ")
+    kind = getattr(errors, name, BarographError)
+    error: BarographError = kind(message.strip(), hint.strip() or None)
+    return error
 
 
 def by_path(reader: Reader, piece: Piece) -> Frame:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from barograph.errors import BarographError, InvalidArgumentError, UnsupportedError
 from barograph.scaling.leaves import SEGMENTS, Recipe, merge, read, read_segments
-from barograph.scaling.pieces import FAN_IN, Paths, Reader, finished, leaf_of, names_files, plan
+from barograph.scaling.pieces import FAN_IN, Paths, Reader, error_in, finished, leaf_of, names_files, plan
 
 if TYPE_CHECKING:
     from barograph.references import Reference
@@ -96,17 +96,25 @@ def _ray() -> Any:
 
 @contextmanager
 def _told(ray: Any) -> Iterator[None]:
-    """Errors of ours that happened in a task are raised as what they are."""
+    """Errors of ours that happened in a task are raised as what they are, and a worker that was lost for good as one of ours."""
+    lost = (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError)
     try:
         yield
-    except ray.exceptions.RayTaskError as error:
+    except Exception as error:
+        # A task whose argument could not be made fails with what its maker failed with.
         cause: BaseException | None = error
         while cause is not None:
             if isinstance(cause, BarographError) and not isinstance(cause, ray.exceptions.RayTaskError):
+                if cause is error:
+                    raise
                 raise cause from error
+            if isinstance(cause, lost):
+                raise BarographError(
+                    "workers kept dying with a task, and it was given up", "was there enough memory? Ray's logs tell what ended them"
+                ) from error
             cause = getattr(cause, "cause", None) or cause.__cause__
-        raise
-    except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError) as error:
-        raise BarographError(
-            f"workers kept dying: {str(error).splitlines()[0]}", "was there enough memory? Ray's logs tell what ended them"
-        ) from error
+        # What fails in a block of a Dataset is known by its trace alone.
+        told = error_in(str(error))
+        if told is None:
+            raise
+        raise told from error

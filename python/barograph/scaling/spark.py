@@ -14,7 +14,6 @@ again, and what a lost attempt had counted went with it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -25,7 +24,7 @@ from barograph.errors import BarographError, InvalidArgumentError, UnsupportedEr
 from barograph.frames import Frame
 from barograph.scaling.deltas import Sidecar
 from barograph.scaling.leaves import SEGMENTS, Recipe, merge, read, read_segments
-from barograph.scaling.pieces import Opener, Piece, Reader, finished, leaf_of, names_files, plan
+from barograph.scaling.pieces import Opener, Piece, Reader, error_in, finished, leaf_of, names_files, plan
 from barograph.scaling.spark_streams import Table, monitor_stream
 
 if TYPE_CHECKING:
@@ -220,10 +219,7 @@ def _told() -> Iterator[None]:
     except BarographError:
         raise
     except Exception as error:
-        found = re.findall(r"^barograph\.errors\.(\w+): (.*(?:\nhint: .*)?)$", str(error), re.MULTILINE)
-        if not found:
+        told = error_in(str(error))
+        if told is None:
             raise
-        name, text = found[-1]
-        message, _, hint = text.partition("\nhint: ")
-        kind = getattr(errors, name, BarographError)
-        raise kind(message.strip(), hint.strip() or None) from error
+        raise told from error
