@@ -1,8 +1,9 @@
 """`barograph bench engines`: one process, several, Spark, Ray and Dask count the same flights; counters and costs side by side.
 
-Every engine runs in a process tree of its own, started by this file as a program. Its cost is the CPU time of that whole tree (JVMs,
-daemons and workers too) over one run on an engine that is warm, against one process alone. Then it runs again while a worker is ended by
-SIGKILL in the middle of a leaf.
+Every engine runs in a process tree of its own, started by this file as a program; its cost is the CPU time of that whole tree (JVMs,
+daemons and workers too). Three costs are told apart: to start, until the first two files are counted; of a call, whatever its rows; and of
+a row, the slope between a quarter of the files and all of them on an engine that is warm, beside the slope of one process. Then a worker is
+ended by SIGKILL in the middle of a leaf.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from barograph.errors import BarographError, InvalidArgumentError
@@ -30,8 +32,13 @@ __all__ = ["dies_half_way", "local_cluster", "run"]
 
 _PASS, _FAILED, _INCONCLUSIVE = 0, 1, 3
 _FILES = 20
+_QUARTER = _FILES // 4
 # The file whose first reader is killed.
 _DEADLY = 7
+# Whole runs before anything is timed: a JVM compiles what runs often, and goes on to for some of them.
+_WARM_UPS = 2
+# A quarter and the whole, so often; the medians count.
+_ROUNDS = 3
 # From Linux' <sys/prctl.h>.
 _PR_SET_CHILD_SUBREAPER = 36
 _SECONDS = 1500
@@ -55,7 +62,10 @@ class _Row:
     rows: int | None = None
     digest: str | None = None
     counters: str = ""
+    start_seconds: float | None = None
     cpu_seconds: float | None = None
+    call_seconds: float | None = None
+    million_seconds: float | None = None
     extra: float | None = None
     target: float | None = None
     killed_digest: str | None = None
@@ -79,7 +89,7 @@ def run(options: argparse.Namespace) -> int:
         for engine in options.engines:
             print(f"barograph: {engine}", file=sys.stderr)
             rows += _measured(engine, folder)
-    rows = _beside_one_process(rows, options.rows)
+    rows = _beside_one_process(rows)
     if options.json:
         print(json.dumps({"machine": machine, "rows": [asdict(row) for row in rows]}, ensure_ascii=False, allow_nan=False))
     else:
@@ -97,15 +107,12 @@ def _agree(rows: list[_Row], number: int) -> bool:
     return len(digests) == 1 and killed and all(row.rows == number for row in counted)
 
 
-def _beside_one_process(rows: list[_Row], number: int) -> list[_Row]:
-    alone = next((row.cpu_seconds for row in rows if row.name == "single"), None)
+def _beside_one_process(rows: list[_Row]) -> list[_Row]:
+    """What a million rows cost on top of one process."""
+    alone = next((row.million_seconds for row in rows if row.name == "single"), None)
     if alone is None:
         return rows
-    millions = number / 1e6
-    return [
-        _Row(**{**asdict(row), "extra": None if row.cpu_seconds is None or row.name == "single" else (row.cpu_seconds - alone) / millions})
-        for row in rows
-    ]
+    return [row if row.million_seconds is None or row.name == "single" else replace(row, extra=row.million_seconds - alone) for row in rows]
 
 
 def _replicate(folder: Path, number: int) -> None:
@@ -192,25 +199,53 @@ def _cpu_seconds(root: int) -> float:
 
 def _markdown(machine: dict[str, Any], number: int, rows: list[_Row]) -> str:
     where = "On {processor}, {cores} cores, {kernel}, Python {python}, barograph {barograph}, {date}; load average before: {load_average}."
-    what = f"Flights replicated to {number:,} rows in {_FILES} files; CPU seconds of the whole process tree, the engine being warm."
+    versions = "".join(f"{name} {version}, " for name, version in _versions().items())
+    what = (
+        f"Flights replicated to {number:,} rows in {_FILES} files. {versions}CPU seconds of the whole process tree: to start, until two "
+        f"files are counted; of one call on all files, the median of {_ROUNDS} on an engine that is warm; and apart from each other what a "
+        "call costs whatever its rows, and what a million rows cost on top of one process (slope between a quarter of the files and all)."
+    )
     lines = [
         f"{where.format(**machine)} {what}",
         "",
-        "| engine | rows | delays: nulls, sum, distinct destinations | profile, SHA-256 | CPU-s | extra CPU-s per M rows | target | "
-        "a worker killed: profile | attempts |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| engine | rows | delays: nulls, sum, distinct destinations | profile, SHA-256 | start, CPU-s | all, CPU-s | of it the call | "
+        "extra CPU-s per M rows | target | a worker killed: profile | attempts |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
+
+    def number_of(value: float | None, digits: int) -> str:
+        return "" if value is None else f"{value:.{digits}f}"
+
     for row in rows:
         if row.rows is None:
-            lines.append(f"| {row.engine} | not run: {row.note.replace('|', ' ')} | | | | | | | |")
+            lines.append(f"| {row.engine} | not run: {row.note.replace('|', ' ')} | | | | | | | | | |")
             continue
-        cells = [row.engine, f"{row.rows:,}", row.counters, row.digest or "", "" if row.cpu_seconds is None else f"{row.cpu_seconds:.1f}"]
-        cells.append("" if row.extra is None else f"{row.extra:.2f}")
-        cells.append("" if row.target is None else f"≤ {row.target}")
+        cells = [
+            row.engine,
+            f"{row.rows:,}",
+            row.counters,
+            row.digest or "",
+            number_of(row.start_seconds, 1),
+            number_of(row.cpu_seconds, 1),
+        ]
+        cells += [number_of(row.call_seconds, 1), number_of(row.extra, 2), "" if row.target is None else f"≤ {row.target}"]
         cells += ["" if row.attempts is None else row.killed_digest or "", "" if row.attempts is None else str(row.attempts)]
         lines.append("| " + " | ".join(cells) + " |")
     same = "All profiles are the same to the byte." if _agree(rows, number) else "THE COUNTS DIFFER."
     return "\n".join([*lines, "", same])
+
+
+def _versions() -> dict[str, str]:
+    """Of the engines that are installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for name in ("pyspark", "ray", "dask"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 # ---- in the process of one engine ----
@@ -305,13 +340,11 @@ def _runners(engine: str, folder: str) -> dict[str, _Runner]:
         return partial(dies_half_way, at, f"part-{_DEADLY:03}.parquet")
 
     if engine == "single":
+        import polars as pl
+
         from barograph.profiles import profile
 
-        return {
-            "single": _Runner(
-                lambda files: profile(str(Path(files[0]).parent / "*.parquet")) if len(files) > 1 else profile(files[0]), None
-            )
-        }
+        return {"single": _Runner(lambda files: profile(pl.scan_parquet(files, low_memory=True)), None)}
     if engine == "processes":
         from barograph.scaling import processes
 
@@ -360,14 +393,29 @@ def _of_engine(engine: str, folder: str) -> None:
     root = os.getppid()
     with tempfile.TemporaryDirectory(prefix="barograph-") as own:
         runners = _runners(engine, own)
-        for name, label, target in _ENGINES[engine]:
+        for at, (name, label, target) in enumerate(_ENGINES[engine]):
             runner = runners[name]
-            # Two files, so that every worker has loaded what it needs.
+            begun = _cpu_seconds(root) if at else 0.0
             runner.plain(files[:2])
-            before = _cpu_seconds(root)
-            profile = runner.plain(files)
-            cost = _cpu_seconds(root) - before
-            row = _Row(name, label, profile.rows, _digest(profile), _counters(profile), cost, target=target)
+            started = _cpu_seconds(root) - begun
+            fewer = runner.plain(files[:_QUARTER]).rows
+            for _ in range(_WARM_UPS):
+                profile = runner.plain(files)
+            costs = [(_cost(runner, files[:_QUARTER], root), _cost(runner, files, root)) for _ in range(_ROUNDS)]
+            quarter, whole = median(cost for cost, _ in costs), median(cost for _, cost in costs)
+            slope = (whole - quarter) / (profile.rows - fewer)
+            row = _Row(
+                name,
+                label,
+                profile.rows,
+                _digest(profile),
+                _counters(profile),
+                start_seconds=started,
+                cpu_seconds=whole,
+                call_seconds=max(0.0, whole - slope * profile.rows),
+                million_seconds=1e6 * slope,
+                target=target,
+            )
             if runner.killed is not None:
                 notes = Path(own) / name
                 notes.mkdir()
@@ -375,6 +423,13 @@ def _of_engine(engine: str, folder: str) -> None:
                 attempts = max(len(note.read_text().splitlines()) for note in notes.glob("*.begun"))
                 row = _Row(**{**asdict(row), "killed_digest": _digest(profile), "attempts": attempts if (notes / "killed").exists() else 0})
             print(json.dumps(asdict(row)), flush=True)
+
+
+def _cost(runner: _Runner, files: list[str], root: int) -> float:
+    """CPU seconds of one call."""
+    before = _cpu_seconds(root)
+    runner.plain(files)
+    return _cpu_seconds(root) - before
 
 
 def _digest(profile: Any) -> str:
