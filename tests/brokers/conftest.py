@@ -18,18 +18,28 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
     if "broker" in metafunc.fixturenames:
         kinds = [kind for kind in BROKERS if kind.name in getattr(metafunc.module, "KINDS", kind.name)]
-        metafunc.parametrize("broker", kinds, ids=lambda kind: kind.name, indirect=True, scope="module")
+        metafunc.parametrize("broker", kinds, ids=lambda kind: kind.name, indirect=True)
 
 
-@pytest.fixture(scope="module")
-def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+@pytest.fixture(scope="session")
+def begun() -> Iterator[dict[str, Any]]:
+    """Brokers by name: each is started once, for all tests."""
+    found: dict[str, Any] = {}
+    yield found
+    for server in found.values():
+        server.close()
+
+
+@pytest.fixture
+def broker(request: pytest.FixtureRequest, begun: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A real broker that runs."""
-    missing = request.param.missing()
+    kind = request.param
+    missing = kind.missing()
     if missing:
         (pytest.fail if os.environ.get("BAROGRAPH_BROKERS") == "all" else pytest.skip)(f"needs {missing}")
-    server = request.param(tmp_path_factory.mktemp(request.param.name))
-    try:
-        server.start()
-        yield server
-    finally:
-        server.close()
+    if kind.name not in begun:
+        begun[kind.name] = kind(tmp_path_factory.mktemp(kind.name))
+    if not begun[kind.name].running:
+        # Not yet, or a test that failed has left it dead.
+        begun[kind.name].start()
+    return begun[kind.name]

@@ -67,6 +67,11 @@ class Server:
         # A machine that is busy with other tests takes its time for a virtual machine of Java or Erlang.
         until(self._up, 300, self.log, pause=0.3)
 
+    @property
+    def running(self) -> bool:
+        """Whether its process is there."""
+        return self.process is not None and self.process.poll() is None
+
     def _up(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, self.log()
