@@ -172,8 +172,7 @@ $(CACHE)/brokers/done.stamp: requirements/brokers.txt $(VENV)/uv.stamp
 KAFKA := $(CACHE)/kafka/lib
 $(CACHE)/kafka/done.stamp: tests/brokers/pom.xml
 	@mkdir -p $(KAFKA)
-	! command -v mvn >/dev/null || mvn -q -B -f tests/brokers/pom.xml dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$(KAFKA)
-	@touch $@
+	! command -v mvn >/dev/null || { mvn -q -B -f tests/brokers/pom.xml dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$(KAFKA) && touch $@; }
 
 test-brokers: develop $(CACHE)/brokers/done.stamp $(CACHE)/kafka/done.stamp ## Kafka, Redis, NATS and RabbitMQ themselves, as far as they are installed
 	BAROGRAPH_KAFKA=$(KAFKA) PYTHONPATH=python $(CACHE)/brokers/bin/python -m pytest -c tests/brokers/pytest.ini tests/brokers
