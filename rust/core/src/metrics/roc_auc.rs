@@ -9,6 +9,9 @@ const PER_OCTAVE: usize = 128;
 const OCTAVES: usize = 24;
 /// Nearer to 0 or 1 than this scores share a cell.
 const LEAST: f64 = 1.0 / (1u64 << OCTAVES) as f64;
+/// Rows of the rarer class from which `DeLong`'s normal limits hold. With fewer they can be a point: classes that happen to lie apart have
+/// no deviation, however few they are.
+const LEAST_NORMAL: f64 = 10.0;
 /// Cells up to one half.
 pub(crate) const HALF: usize = OCTAVES * PER_OCTAVE + 1;
 
@@ -115,7 +118,9 @@ impl RocAuc {
 
     /// The AUC: its certain half-width (order inside a cell is unknown) plus the sampling interval at `confidence`.
     ///
-    /// `None` while a class is missing. Range [0, 1]. Source: DeLong, DeLong & Clarke-Pearson, Biometrics 1988.
+    /// Below ten rows of the rarer class the interval is Hoeffding's, exact at any number of rows and wide: from 0 to 1 for one or two.
+    /// `None` while a class is missing. Range [0, 1]. Sources: DeLong, DeLong & Clarke-Pearson, Biometrics 1988; Hoeffding, Probability
+    /// Inequalities for Sums of Bounded Random Variables, JASA 1963, section 5b.
     pub fn score(&self, confidence: f64) -> Option<Score> {
         self.scaled(confidence, 1.0)
     }
@@ -128,7 +133,13 @@ impl RocAuc {
         }
         let cells = self.counts[0].iter().zip(&self.counts[1]).map(|(neg, pos)| (*neg as f64 * unit, *pos as f64 * unit));
         let Area { value, deviation, tied } = area(cells, negatives as f64 * unit, positives as f64 * unit);
-        let reach = crate::distributions::normal_quantile(f64::midpoint(1.0, confidence)) * deviation + tied;
+        let fewest = negatives.min(positives) as f64 * unit;
+        let sampling = if fewest < LEAST_NORMAL {
+            libm::sqrt(libm::log(2.0 / (1.0 - confidence).max(f64::MIN_POSITIVE)) / (2.0 * fewest))
+        } else {
+            crate::distributions::normal_quantile(f64::midpoint(1.0, confidence)) * deviation
+        };
+        let reach = sampling + tied;
         Some(Score {
             value,
             lower: Some((value - reach).max(0.0)),
@@ -236,6 +247,24 @@ mod tests {
         let found: Vec<(f64, u64, u64)> = auc.cells().collect();
         assert_eq!(found.iter().map(|cell| (cell.1, cell.2)).collect::<Vec<_>>(), [(1, 1), (0, 1)]);
         assert!((found[0].0 - 0.25).abs() < 0.002 && (found[1].0 - 0.9).abs() < 0.001);
+    }
+
+    #[test]
+    fn a_few_rows_that_lie_apart_say_next_to_nothing() {
+        let of = |each: u32| {
+            let mut auc = RocAuc::default();
+            for at in 0..each {
+                // Every positive below every negative.
+                assert!(auc.update(0.1 + f64::from(at) * 1e-3, true) && auc.update(0.8 + f64::from(at) * 1e-3, false));
+            }
+            let score = auc.score(0.99).unwrap();
+            (score.value, score.lower.unwrap(), score.upper.unwrap())
+        };
+        assert_eq!(of(1), (0.0, 0.0, 1.0));
+        assert_eq!(of(2), (0.0, 0.0, 1.0));
+        // sqrt(ln(200) / 18), of nine rows.
+        assert!((of(9).2 - 0.5425).abs() < 1e-4);
+        assert!(of(10).2 < 0.01);
     }
 
     #[test]
