@@ -55,6 +55,8 @@ pub struct Change {
     pub prediction: Prediction,
     pub before: Option<f64>,
     pub now: Option<f64>,
+    /// When the label arrived that counts now; without one, the label that counted.
+    pub arrived: i64,
 }
 
 /// What is known of an id.
@@ -277,7 +279,8 @@ impl LabelJoin {
                 }
             }
         }
-        let change = label.map(|label| Change { prediction: prediction.clone(), before: None, now: Some(label.value) });
+        let change =
+            label.map(|label| Change { prediction: prediction.clone(), before: None, now: Some(label.value), arrived: label.time });
         if let Some(label) = label {
             self.live.waiting -= 1;
             self.live.events.insert(id, (prediction, Some(label)));
@@ -325,7 +328,12 @@ impl LabelJoin {
         if let Some((prediction, to)) = self.live.events.get_mut(&id) {
             *to = Some(label);
             let before = known.map(|known| known.value);
-            let change = (before != Some(label.value)).then(|| Change { prediction: prediction.clone(), before, now: Some(label.value) });
+            let change = (before != Some(label.value)).then(|| Change {
+                prediction: prediction.clone(),
+                before,
+                now: Some(label.value),
+                arrived: label.time,
+            });
             if let Some(known) = known {
                 self.labelled.remove(&(known.time, id));
             }
@@ -363,7 +371,7 @@ impl LabelJoin {
         for (id, prediction, label) in other.events() {
             // What it had joined comes in anew, by the rules here.
             if let Some(label) = label {
-                changes.push(Change { prediction: prediction.clone(), before: Some(label.value), now: None });
+                changes.push(Change { prediction: prediction.clone(), before: Some(label.value), now: None, arrived: label.time });
             }
             changes.extend(self.event(id, prediction.clone()));
             changes.extend(label.and_then(|label| self.label(id, label)));

@@ -4,6 +4,7 @@ pub mod alert;
 pub mod bets;
 pub mod coarse;
 pub mod compare;
+pub mod delays;
 pub mod delta;
 pub mod dependence;
 pub mod events;

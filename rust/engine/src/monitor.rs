@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::alert::{Alert, Alerts, Severity};
 use crate::bets::Bets;
 use crate::compare::compare;
+use crate::delays::Delays;
 use crate::delta::Delta;
 use crate::events::Marks;
 use crate::frame;
@@ -134,6 +135,8 @@ pub struct Monitor {
     watchers: Vec<Option<Watcher>>,
     /// Latencies of all events and calls so far, late ones too.
     lifetime: ExponentialHistogram,
+    /// How long the labels took that were joined so far.
+    delays: Delays,
     /// Parts of the whole that tested columns have by their importance.
     weights: BTreeMap<String, f64>,
     segments: Segments,
@@ -196,6 +199,7 @@ impl Monitor {
             standings: vec![Standing::default(); policy.rules.len()],
             watchers,
             lifetime: ExponentialHistogram::new(6)?,
+            delays: Delays::default(),
             weights,
             segments: Segments::of(&reference, memory / 8),
             deploys: Vec::new(),
@@ -423,6 +427,17 @@ impl Monitor {
 
     /// Predictions whose label changed, tile by tile.
     fn relabel(&mut self, mut changes: Vec<Change>) -> Result<()> {
+        for change in &changes {
+            // From the middle of the event's tile: of its time no more is kept.
+            let length = change.arrived.saturating_sub(change.prediction.tile.saturating_add(self.tile / 2));
+            let times = 1 << u32::from(change.prediction.halvings).min(MOST_HALVINGS);
+            match (change.before, change.now) {
+                (None, Some(_)) => self.delays.add(length, times),
+                (Some(_), None) => self.delays.remove(length, times),
+                // A correction: the first one said how long labels take.
+                _ => {}
+            }
+        }
         changes.sort_by_key(|change| change.prediction.tile);
         for run in changes.chunk_by(|a, b| a.prediction.tile == b.prediction.tile) {
             let Some(tile) = self.tiles.find(run[0].prediction.tile)? else { continue };
@@ -552,6 +567,11 @@ impl Monitor {
         &self.lifetime
     }
 
+    /// How long labels took, from the middle of their event's tile to their arrival, and how long a tile is, in nanoseconds.
+    pub fn delays(&self) -> (&Delays, i64) {
+        (&self.delays, self.tile)
+    }
+
     /// Everything the monitor knows, its reference included: equal monitors give equal bytes.
     ///
     /// # Errors
@@ -587,8 +607,13 @@ impl Monitor {
         writer.u64(self.segments.forgotten);
         writer.u64(self.sampled_out);
         writer.u8(self.detail.level);
-        if let Some(untold) = &self.untold {
-            writer.bytes(&Delta::of_untold(untold, self.layout())?.to_bytes());
+        // Nothing where there is nothing, as in snapshots from before there was more.
+        if self.untold.is_some() || !self.delays.is_empty() {
+            let untold = self.untold.as_ref().map(|untold| Delta::of_untold(untold, self.layout())).transpose()?;
+            writer.bytes(&untold.map(|untold| untold.to_bytes()).unwrap_or_default());
+        }
+        if !self.delays.is_empty() {
+            self.delays.encode(&mut writer);
         }
         Ok(writer.seal(SnapshotKind::Monitor))
     }
@@ -627,8 +652,11 @@ impl Monitor {
         out.sampled_out = reader.u64()?;
         out.keep(Detail { level: reader.u8()?.min(LAST) });
         if !reader.is_empty() {
-            let untold = Delta::read_untold(reader.bytes()?, &out)?;
-            out.untold = Some(untold);
+            let untold = reader.bytes()?;
+            out.untold = (!untold.is_empty()).then(|| Delta::read_untold(untold, &out)).transpose()?;
+        }
+        if !reader.is_empty() {
+            out.delays = Delays::decode(&mut reader)?;
         }
         reader.finish()?;
         Ok(out)

@@ -295,6 +295,23 @@ fn wasserstein_rows(context: &Context<'_>, was: &Numbers, is: &Numbers, n: (u64,
     ]
 }
 
+/// What bins are called that hold no ordinary values, or no single name.
+pub(super) const BELOW: &str = "below the reference";
+pub(super) const ABOVE: &str = "above the reference";
+pub(super) const NULL: &str = "null";
+pub(super) const NAN: &str = "NaN";
+pub(super) const INFINITE: &str = "+inf";
+pub(super) const MINUS_INFINITE: &str = "-inf";
+pub(super) const UNSEEN: &str = "unseen";
+
+/// What a union of bins is called: its value, or the values between which it lies.
+pub(super) fn union_label(edges: &[f64], unions: &[usize], group: usize) -> String {
+    let members = || (1..unions.len().saturating_sub(1)).filter(|at| unions[*at] == group);
+    let low = members().next().map_or(f64::NAN, |at| edges[at - 1]);
+    let high = members().next_back().map_or(f64::NAN, |at| edges[at]);
+    if low.next_up() == high { pictures::short(high) } else { format!("({}, {}]", pictures::short(low), pictures::short(high)) }
+}
+
 /// PSI over ordinary and special bins, and the bins that moved most.
 fn total(
     context: &Context<'_>,
@@ -309,24 +326,18 @@ fn total(
     let mut bins: Vec<(String, u64, u64)> = (0..groups.len())
         .map(|group| {
             let members = || (1..last).filter(|at| counted.unions[*at] == group);
-            let low = members().next().map_or(f64::NAN, |at| counted.edges[at - 1]);
-            let high = members().next_back().map_or(f64::NAN, |at| counted.edges[at]);
-            let label = if low.next_up() == high {
-                pictures::short(high)
-            } else {
-                format!("({}, {}]", pictures::short(low), pictures::short(high))
-            };
+            let label = union_label(&counted.edges, &counted.unions, group);
             (label, members().map(|at| counted.reference[at]).sum(), members().map(|at| counted.current[at]).sum())
         })
         .collect();
     let nulls = context.current.column(context.name).map_or(0, |column| column.nulls);
     let special = [
-        ("below the reference", counted.reference[0], counted.current[0]),
-        ("above the reference", counted.reference[last], counted.current[last]),
-        ("null", fixed.profile.nulls, nulls),
-        ("NaN", was.nan, is.nan),
-        ("+inf", was.positive_infinity, is.positive_infinity),
-        ("-inf", was.negative_infinity, is.negative_infinity),
+        (BELOW, counted.reference[0], counted.current[0]),
+        (ABOVE, counted.reference[last], counted.current[last]),
+        (NULL, fixed.profile.nulls, nulls),
+        (NAN, was.nan, is.nan),
+        (INFINITE, was.positive_infinity, is.positive_infinity),
+        (MINUS_INFINITE, was.negative_infinity, is.negative_infinity),
     ];
     bins.extend(special.into_iter().map(|(name, p, q)| (name.to_owned(), p, q)));
     total_of(context, bins, report)
@@ -373,11 +384,11 @@ fn names(
     });
     let mut bins: Vec<(String, u64, u64)> = kept.iter().map(|(name, p, q)| ((*name).to_owned(), *p, *q)).collect();
     bins.push(("other".to_owned(), rest.0, rest.1));
-    bins.push(("unseen".to_owned(), 0, unseen));
+    bins.push((UNSEEN.to_owned(), 0, unseen));
     if context.full {
         report.bars = pictures::name_bars(&bins, n, m);
     }
-    bins.push(("null".to_owned(), profile.nulls, now.nulls));
+    bins.push((NULL.to_owned(), profile.nulls, now.nulls));
     drafts.push(total_of(context, bins, report));
     if context.full && known > 0 && n > 0 {
         for (method, score) in [

@@ -5,6 +5,7 @@
 mod columns;
 pub mod pairs;
 mod pictures;
+pub mod placing;
 mod verdicts;
 
 use barograph_core::Result;

@@ -74,6 +74,7 @@ impl Monitor {
         self.history = before.history;
         self.alerts = before.alerts;
         self.lifetime = before.lifetime;
+        self.delays = before.delays;
         self.deploys = before.deploys;
         self.versions = before.versions;
         (self.late, self.too_late, self.untimed) = (before.late, before.too_late, before.untimed);

@@ -45,6 +45,7 @@ impl Monitor {
         self.segments.merge(&other.segments, closed);
         self.pulse.merge(&other.pulse);
         self.lifetime.merge(&other.lifetime)?;
+        self.delays.merge(&other.delays);
         let changes = self.join.merge(&other.join);
         self.relabel(changes)?;
         // A version that both have seen is one deploy, the one that was seen here.
