@@ -37,8 +37,11 @@ if TYPE_CHECKING:
     import altair as alt
     import polars as pl
 
+    from barograph.decisions import Decision
     from barograph.privacies import Privacy
     from barograph.references import Reference
+    from barograph.rollout import Rollout
+    from barograph.triggers import RetrainRequest, Trigger
 
 __all__ = ["Client", "connect"]
 
@@ -403,6 +406,39 @@ class Client:
             _instant(time)
             body["time"] = (time.replace(tzinfo=UTC) if time.tzinfo is None else time).isoformat()
         self._ask("POST", f"{self._path}/deploys", json.dumps(body).encode(), _JSON)
+
+    def tell(self, what: Decision | Rollout | RetrainRequest | Trigger) -> None:
+        """Keeps a decision, a request to fit again, or what a trigger saw, with the model: the page and `bg.history` show it.
+
+        what: a `Decision`, or a `Rollout`, which is asked for one: told at every look, the page draws how sure it got; a `RetrainRequest`,
+        also as a target of `deliver`: `request.deliver(client.tell)`; a `Trigger`, of which the last `check` or `judge` is told. The same
+        once more is kept once. The last 1,000 decisions, 200 requests and 50 triggers are kept. Raises InvalidArgumentError for anything
+        else, for a request of another model, for a trigger that has judged nothing yet, and for more than 64 KB.
+        """
+        from barograph.decisions import Decision
+        from barograph.rollout import Rollout
+        from barograph.triggers import RetrainRequest, Trigger
+
+        if isinstance(what, Rollout):
+            what = what.decide()
+        if isinstance(what, Decision):
+            document: dict[str, Any] = {"decision": what.to_dict()}
+        elif isinstance(what, RetrainRequest):
+            document = {"request": json.loads(what.to_json())}
+        elif isinstance(what, Trigger):
+            document = {"trigger": what._last()}
+        else:
+            wanted = "a Decision, Rollout, RetrainRequest or Trigger"
+            raise InvalidArgumentError(f"`what` must be {wanted}, got {type(what).__name__}")
+        self._ask("POST", f"{self._path}/feedback", json.dumps(document, allow_nan=False).encode(), _JSON)
+
+    def told(self) -> dict[str, list[dict[str, Any]]]:
+        """What was told of the feedback loop, by anybody: `decisions`, `requests`, `triggers`, each the newest first.
+
+        Times are nanoseconds since the epoch.
+        """
+        found = self._ask("GET", f"{self._path}/feedback?limit=1000")
+        return {name: found[name] for name in ("decisions", "requests", "triggers")}
 
     def drift(self) -> pl.DataFrame:
         """Rows of the window that closed last and of the one that is open, as of a report. Empty while the model learns."""

@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from barograph.conditions import _datetime
 from barograph.errors import InvalidArgumentError, NotFoundError, SnapshotError
 from barograph.iterations import Iteration, iterations_of
 from barograph.monitors import _instant
@@ -204,6 +205,11 @@ class _Found:
             self._monitor(source)
         elif isinstance(source, Client):
             self._watched(source.history(), source.alerts(), source.model)
+            told = source.told()
+            # A look at a roll-out that is undecided has done nothing.
+            ended = [one for one in told["decisions"] if one["decision"] != "hold"]
+            self.rows += [_decided({**one, "time": _datetime(one["time"]).isoformat()}, None) for one in ended]
+            self.rows += [_requested({**one, "created": _datetime(one["time"]).isoformat()}) for one in told["requests"]]
         elif isinstance(source, Lineage):
             self.rows += [_accepted(entry.to_dict()) for entry in source._entries]
         elif isinstance(source, Decision):

@@ -232,6 +232,7 @@ class Trigger:
         self._requested: list[int] = []
         self._used: list[str] = []
         self._counts = {"checks": 0, "requests": 0, "cooldown": 0, "budget": 0}
+        self._judged: dict[str, Any] | None = None
 
     def check(
         self,
@@ -253,6 +254,7 @@ class Trigger:
             moment = self._moment(now)
             seen = self._seen(moment, loop, report, alerts, estimates, lineage)
             found = _judge(self.when._terms, seen)
+            self._judged = {"time": _stamp(_datetime(moment)), "conditions": _conditions(self.when._terms, seen, found)}
             self._began, self._checked = seen.began, moment
             self._counts["checks"] += 1
             if not found.holds:
@@ -287,12 +289,18 @@ class Trigger:
         import polars as pl
 
         with self._lock:
-            seen = self._seen(self._moment(now), loop, report, alerts, estimates, lineage)
-            whole = _judge(self.when._terms, seen)
-        rows = [(_words(terms), found.holds, found.reason) for terms, found in seen.judged]
-        if len(rows) != 1:
-            rows.append((_words(self.when._terms), whole.holds, whole.reason))
-        return pl.DataFrame(rows, schema={"condition": pl.String, "holds": pl.Boolean, "reason": pl.String}, orient="row")
+            moment = self._moment(now)
+            seen = self._seen(moment, loop, report, alerts, estimates, lineage)
+            rows = _conditions(self.when._terms, seen, _judge(self.when._terms, seen))
+            self._judged = {"time": _stamp(_datetime(moment)), "conditions": rows}
+        return pl.DataFrame(rows, schema={"condition": pl.String, "holds": pl.Boolean, "reason": pl.String})
+
+    def _last(self) -> dict[str, Any]:
+        """What the last `check` or `judge` saw, ready for JSON."""
+        with self._lock:
+            if self._judged is None:
+                raise InvalidArgumentError("the trigger has judged nothing yet", "`check` or `judge` first")
+            return self._judged
 
     def _moment(self, now: datetime) -> int:
         moment = _instant(now)
@@ -370,3 +378,11 @@ class Trigger:
 
     def __repr__(self) -> str:
         return f"Trigger({self.model!r}, {_words(self.when._terms)})"
+
+
+def _conditions(terms: dict[str, Any], seen: _Seen, whole: _Found) -> list[dict[str, Any]]:
+    """One row per condition, the whole last."""
+    rows = [{"condition": _words(one), "holds": found.holds, "reason": found.reason} for one, found in seen.judged]
+    if len(rows) != 1:
+        rows.append({"condition": _words(terms), "holds": whole.holds, "reason": whole.reason})
+    return rows

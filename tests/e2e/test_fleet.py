@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import quote
 
 import barograph as bg
 import numpy as np
@@ -222,3 +223,53 @@ def test_deltas_of_another_reference_are_kept_and_told(tmp_path: Path) -> None:
             edge.kill()
             edge.start()
             assert waiting(edge) >= 1
+
+
+def test_the_page_of_an_edge_shows_the_fleet(tmp_path: Path) -> None:
+    """What the page asks of an edge is answered by the aggregator: it was the edge's own, which judges nothing."""
+    odd = "a/b?c=<b>"
+    reader = '[[tokens]]\nname = "some"\ntoken = "for-some"\nscopes = ["read"]\nmodels = ["m"]\n'
+    with contextlib.ExitStack() as stack:
+        aggregator = stack.enter_context(sidecar(make(tmp_path, "aggregator")))
+        named = {"c": odd}
+        learned = frame(5000, 99, datetime(2026, 1, 1, tzinfo=UTC)).rename(named).select("x", odd, score="_score")
+        stated = bg.Reference(learned, segments=[odd]).to_bytes()
+        for model in ("m", "other"):
+            assert aggregator.request("PUT", f"/v1/models/{model}", {"task": "binary"}).status == 201
+            assert aggregator.request("PUT", f"/v1/models/{model}/policy", {"window": "1m", "task": "binary"}).status == 204
+            assert aggregator.request("PUT", f"/v1/models/{model}/reference", stated, SNAPSHOT).status == 204
+        edge = stack.enter_context(Sidecar(make(tmp_path, "e"), config=reader + config(aggregator, "e")))
+        has_reference(edge)
+        start = datetime.fromtimestamp(time.time() // 60 * 60 - 180, UTC)
+        rows = frame(4000, 3, start, shift=1.5).rename(named)
+        assert edge.request("POST", "/v1/models/m/events", events(rows), ARROW).json["accepted"] == rows.height
+        assert edge.request("POST", "/v1/models/m/labels", labels(rows), ARROW).json["accepted"] == rows.height
+        line = lambda at: next(one for one in at.get("/v1/overview").json["models"] if one["name"] == "m")  # noqa: E731
+        until(lambda: line(aggregator)["open_tickets"] + line(aggregator)["open_pages"] > 0, lambda: line(aggregator))
+        until(lambda: line(aggregator)["quality"] is not None, lambda: line(aggregator))
+
+        whole = f"/v1/models/m/columns/{quote(odd, safe='')}"
+        for path in ("series?points=50", "columns", "columns/x", "segments", "quality", "alerts", "decisions"):
+            place = f"/v1/models/m/{path}"
+            there = aggregator.get(place)
+            assert there.status == 200, there
+            here = edge.get(place)
+            assert (here.status, here.json) == (200, there.json), place
+            assert edge.get(place, If_None_Match=there.headers["etag"]).status == 304, place
+        assert edge.get(whole).json == aggregator.get(whole).json
+        assert edge.get(whole).json["column"] == odd
+        assert line(edge) == line(aggregator)
+        assert line(edge)["verdict"] in ("warning", "critical")
+        # Who may see one model sees it alone, whatever the edge itself may see there.
+        some = {"Authorization": "Bearer for-some"}
+        assert [one["name"] for one in edge.get("/v1/overview").json["models"]] == ["m", "other"]
+        assert [one["name"] for one in edge.get("/v1/overview", **some).json["models"]] == ["m"]
+        assert edge.get("/v1/models/other/series", **some).status == 403
+        # What is its own it says when it is asked for it: it judges nothing.
+        assert edge.get("/v1/models/m/segments?local=true").json["segments"] == []
+        assert next(one for one in edge.get("/v1/overview?local=true").json["models"] if one["name"] == "m")["verdict"] is None
+        # Alerts are said something about where they are.
+        refused = edge.request("POST", "/v1/models/m/alerts/1/acknowledge")
+        assert (refused.status, refused.json["title"]) == (409, "conflict")
+        assert str(aggregator.port) in refused.json["detail"]
+        assert aggregator.request("POST", "/v1/models/m/alerts/1/acknowledge").status == 204

@@ -124,6 +124,7 @@ struct File {
     roles: BTreeMap<String, BTreeMap<String, String>>,
     learn: BTreeMap<String, Learn>,
     segments: BTreeMap<String, Vec<String>>,
+    examples: BTreeMap<String, usize>,
     privacy: BTreeMap<String, toml::Value>,
     privacy_key: Option<Secret>,
     fleet: Option<Fleet>,
@@ -181,6 +182,7 @@ impl Default for File {
             roles: BTreeMap::new(),
             learn: BTreeMap::new(),
             segments: BTreeMap::new(),
+            examples: BTreeMap::new(),
             privacy: BTreeMap::new(),
             privacy_key: None,
             fleet: None,
@@ -311,6 +313,7 @@ impl Config {
             .chain(file.roles.keys())
             .chain(file.learn.keys())
             .chain(file.segments.keys())
+            .chain(file.examples.keys())
             .chain(file.privacy.keys())
             .collect();
         let mut models = BTreeMap::new();
@@ -325,6 +328,7 @@ impl Config {
                 roles: file.roles.get(name).cloned().unwrap_or_default(),
                 learn: file.learn.get(name).copied().unwrap_or_default(),
                 segments: file.segments.get(name).cloned().unwrap_or_default(),
+                examples: file.examples.get(name).copied().unwrap_or_default(),
                 privacy: privacy.map_err(|error| Error::invalid(format!("{source}: `privacy.{name}`: {error}")))?,
                 policy: PolicyOf(policy),
             };
@@ -462,10 +466,13 @@ mod tests {
 
     #[test]
     fn models_have_policies_and_more() {
-        let text = "memory = \"128MB\"\n[models.fraud]\nwindow = \"1d\"\n[roles.fraud]\nid = \"tx\"\n[learn.fraud]\nevents = 500\n";
+        let text = "memory = \"128MB\"\n[examples]\nfraud = 5\n[models.fraud]\nwindow = \"1d\"\n[roles.fraud]\nid = \"tx\"\n[learn.fraud]\nevents = 500\n";
         let config = Config::from_toml(text, "x").unwrap();
         let fraud = &config.models["fraud"];
-        assert_eq!((config.memory, fraud.learn.events, fraud.roles["id"].as_str()), (128 << 20, 500, "tx"));
+        assert_eq!((config.memory, fraud.learn.events, fraud.roles["id"].as_str(), fraud.examples), (128 << 20, 500, "tx", 5));
+        assert!(
+            Config::from_toml("[examples]\nfraud = 21\n", "b.toml").unwrap_err().message.contains("`examples` must be in [0, 20], got 21")
+        );
         assert_eq!(fraud.policy.0.window.to_string(), "1d");
         for (text, says) in [
             ("lisen = \"x\"", "x:1: unknown field"),

@@ -1,5 +1,5 @@
-//! The control plane: what is stated about models, said about alerts, done by administrators, and alerts on their way. One `SQLite` file with
-//! one writer; every change has reached the disk when a call returns.
+//! The control plane: what is stated about models, said about alerts, done by administrators, told of their feedback loops, and alerts on
+//! their way. One `SQLite` file with one writer; every change has reached the disk when a call returns.
 
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -13,8 +13,8 @@ use crate::problem::{Outcome, Problem};
 
 /// "baro", so that the file says whose it is.
 const APPLICATION: i32 = 0x6261_726F;
-/// Of the tables.
-const VERSION: i32 = 1;
+/// Of the tables; a file of an earlier version gets what it lacks.
+const VERSION: i32 = 2;
 /// Nothing is put off for so long.
 const LONGEST_WAIT: i64 = 25 * 3600 * 1_000_000_000;
 /// How long what was delivered, or given up, stays for whoever asks.
@@ -41,6 +41,12 @@ CREATE TABLE told (model TEXT NOT NULL, generation TEXT NOT NULL, changes INTEGE
 ";
 /// Of them.
 const TABLE_COUNT: i64 = 6;
+
+/// The table that version 2 added.
+const FEEDBACK: &str = "
+CREATE TABLE feedback (model TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, time INTEGER NOT NULL, document TEXT NOT NULL,
+  PRIMARY KEY (model, kind, name)) STRICT;
+";
 
 /// What a sink is still to be sent, of each alert what comes first.
 const FIRST: &str = "FROM deliveries AS late WHERE ended IS NULL AND sink = ? AND NOT EXISTS (
@@ -82,6 +88,19 @@ pub struct Standing {
     pub acknowledged_at: Option<i64>,
     pub muted_by: Option<String>,
     pub muted_until: Option<i64>,
+}
+
+/// Something that was told of a model's feedback loop.
+#[derive(Clone, Copy, Debug)]
+pub struct Feedback<'a> {
+    /// What sort of thing.
+    pub kind: &'a str,
+    /// Which of them: what is told again takes its place.
+    pub name: &'a str,
+    /// When it was so.
+    pub time: i64,
+    /// All of it, as JSON.
+    pub document: &'a str,
 }
 
 /// A change of an alert, for the outbox.
@@ -161,6 +180,11 @@ impl AuditRow {
     }
 }
 
+/// The version of the tables.
+fn version_of(connection: &Connection) -> rusqlite::Result<i32> {
+    connection.query_row("PRAGMA user_version", [], |row| row.get(0))
+}
+
 /// Bytes as hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     let digit = |half: u8| char::from_digit(u32::from(half), 16).unwrap_or('0');
@@ -215,6 +239,8 @@ impl Control {
             // Models come from their own files then.
             let connection = Connection::open_in_memory()?;
             connection.execute_batch(TABLES)?;
+            connection.execute_batch(FEEDBACK)?;
+            connection.pragma_update(None, "user_version", VERSION)?;
             connection.pragma_update(None, "query_only", "ON")?;
             return Ok(connection);
         }
@@ -252,7 +278,7 @@ impl Control {
         }
         let sound: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
         let tables = number("SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")?;
-        if sound != "ok" || version < i64::from(VERSION) || tables != TABLE_COUNT {
+        if sound != "ok" || version < 1 || tables != TABLE_COUNT + i64::from(version > 1) {
             return Err(Fault::Broken(if sound == "ok" { "tables are missing".into() } else { sound }));
         }
         Ok(false)
@@ -270,12 +296,19 @@ impl Control {
         if blank {
             let making = connection.transaction()?;
             making.execute_batch(TABLES)?;
+            making.execute_batch(FEEDBACK)?;
             making.pragma_update(None, "application_id", APPLICATION)?;
             making.pragma_update(None, "user_version", VERSION)?;
             making.commit()?;
         }
         if connection.is_readonly("main")? {
             return Err(Fault::Failed("it cannot be written to".into()));
+        }
+        if version_of(&connection)? < VERSION {
+            let adding = connection.transaction()?;
+            adding.execute_batch(FEEDBACK)?;
+            adding.pragma_update(None, "user_version", VERSION)?;
+            adding.commit()?;
         }
         Ok(connection)
     }
@@ -340,7 +373,7 @@ impl Control {
         self.with(|connection| {
             let change = connection.transaction()?;
             expected(&change, name, if_match)?;
-            for table in ["deliveries", "standings", "announced", "told"] {
+            for table in ["deliveries", "standings", "announced", "told", "feedback"] {
                 change.execute(&format!("DELETE FROM {table} WHERE model = ?"), [name])?;
             }
             change.execute("DELETE FROM models WHERE name = ?", [name])?;
@@ -445,6 +478,42 @@ impl Control {
                  ON CONFLICT (model, alert_id) DO UPDATE SET muted_by = ?4, muted_until = ?5";
             connection.execute(text, params![model, alert_id, column, by, until])?;
             Ok(())
+        })
+    }
+
+    /// Keeps what was told of a model's feedback loop: of one kind and name the last, of one kind the newest `most`.
+    ///
+    /// # Errors
+    /// 503.
+    pub fn add_feedback(&self, model: &str, told: &Feedback<'_>, most: i64) -> Outcome<()> {
+        self.with(|connection| {
+            let change = connection.transaction()?;
+            change.execute(
+                "INSERT OR REPLACE INTO feedback (model, kind, name, time, document) VALUES (?, ?, ?, ?, ?)",
+                params![model, told.kind, told.name, told.time, told.document],
+            )?;
+            change.execute(
+                "DELETE FROM feedback WHERE model = ?1 AND kind = ?2 AND name NOT IN
+                 (SELECT name FROM feedback WHERE model = ?1 AND kind = ?2 ORDER BY time DESC, name LIMIT ?3)",
+                params![model, told.kind, most],
+            )?;
+            Ok(change.commit()?)
+        })
+    }
+
+    /// Documents of one kind that were told of a model's feedback loop, the newest first.
+    ///
+    /// # Errors
+    /// 503.
+    pub fn feedback(&self, model: &str, kind: &str, limit: i64) -> Outcome<Vec<String>> {
+        self.with(|connection| {
+            // A file of an earlier version that can only be read holds none.
+            if version_of(connection)? < 2 {
+                return Ok(Vec::new());
+            }
+            let text = "SELECT document FROM feedback WHERE model = ? AND kind = ? ORDER BY time DESC, name LIMIT ?";
+            let mut found = connection.prepare_cached(text)?;
+            Ok(found.query_map(params![model, kind, limit], |row| row.get(0))?.collect::<Result<_, _>>()?)
         })
     }
 
@@ -728,6 +797,31 @@ mod tests {
         assert_eq!(control.model("m").unwrap().unwrap().etag, second);
         control.delete_model("m", Some(&second)).unwrap();
         assert!(control.models().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_file_of_the_version_before_gets_what_it_lacks() {
+        let path = path("upgraded");
+        let raw = Connection::open(&path).unwrap();
+        raw.execute_batch(TABLES).unwrap();
+        raw.pragma_update(None, "application_id", APPLICATION).unwrap();
+        raw.pragma_update(None, "user_version", 1).unwrap();
+        raw.execute("INSERT INTO models VALUES ('m', '{}', 'e', 1, 1, 1)", []).unwrap();
+        drop(raw);
+        let (control, warnings) = Control::open(&path).unwrap();
+        assert!(warnings.is_empty(), "{warnings:?}");
+        assert_eq!(control.models().unwrap().len(), 1);
+        let told = |name: &'static str, time: i64, document: &'static str| Feedback { kind: "decision", name, time, document };
+        for (at, one) in [told("a", 1, "1"), told("b", 2, "2"), told("c", 3, "3"), told("a", 4, "4")].iter().enumerate() {
+            control.add_feedback("m", one, 2).unwrap();
+            assert!(control.feedback("m", "decision", 9).unwrap().len() <= 2, "{at}");
+        }
+        drop(control);
+        let (control, _) = Control::open(&path).unwrap();
+        assert_eq!(control.feedback("m", "decision", 9).unwrap(), ["4", "3"]);
+        assert!(control.feedback("m", "request", 9).unwrap().is_empty());
+        control.delete_model("m", None).unwrap();
+        assert!(control.feedback("m", "decision", 9).unwrap().is_empty());
     }
 
     #[test]

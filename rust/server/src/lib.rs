@@ -9,6 +9,7 @@ pub mod counters;
 pub mod cpu;
 pub mod datagrams;
 pub mod deliver;
+pub mod examples;
 pub mod exporters;
 pub mod exposition;
 pub mod files;

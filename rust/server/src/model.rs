@@ -19,6 +19,7 @@ use barograph_engine::schema::{Role, Schema};
 use barograph_engine::{Monitor, Profile, Reference, ReferenceBuilder};
 use serde::{Deserialize, Serialize};
 
+use crate::examples::{self, Wanted};
 use crate::outbox::{Outbox, Parcels, Sources};
 use crate::pairing::Pairing;
 use crate::pending::Pending;
@@ -69,6 +70,9 @@ pub struct Settings {
     pub learn: Learn,
     /// Columns that are watched segment by segment, of a reference that is learned.
     pub segments: Vec<String>,
+    /// Ids of events that an alert may name; none unless it is stated. They are kept in memory, see [`crate::examples`].
+    #[serde(skip_serializing_if = "is_zero")]
+    pub examples: usize,
     /// What happens to columns before anything is kept, see [`crate::privacy`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub privacy: Option<serde_json::Value>,
@@ -136,11 +140,19 @@ impl Settings {
         if !(100..=MOST_LEARNED).contains(&self.learn.events) {
             return Err(Error::invalid(format!("`learn.events` must be in [100, {MOST_LEARNED}], got {}", self.learn.events)));
         }
+        if self.examples > examples::MOST {
+            return Err(Error::invalid(format!("`examples` must be in [0, {}], got {}", examples::MOST, self.examples)));
+        }
         if !(0.0..=366.0).contains(&self.learn.days) {
             return Err(Error::invalid(format!("`learn.days` must be in [0, 366], got {}", self.learn.days)));
         }
         Ok(())
     }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde hands it over so
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// Events that a reference will be made of.
@@ -328,6 +340,7 @@ impl Model {
                 shape.kinds.insert(field.name().clone(), barograph_engine::schema::kind_of(field.data_type()));
             }
         }
+        shape.examples = (self.settings.examples > 0).then(|| Wanted { most: self.settings.examples, window: policy.window.0 });
         if let Some(rules) = &self.settings.privacy {
             let privacy = Privacy::from_json(rules, key.map(|key| key.expose().as_bytes()))?;
             shape.privacy = Some(Arc::new(privacy.with_roles(&shape.marks)?));

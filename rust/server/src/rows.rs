@@ -61,6 +61,8 @@ pub struct Decoded {
     pub unknown: u64,
     /// Values of another kind than their column, which count as null.
     pub mistyped: u64,
+    /// Ids that are text, row by row, where the shape asks for them: the batch has their keys alone.
+    pub ids: Option<StringArray>,
 }
 
 /// The values of a column so far.
@@ -297,6 +299,8 @@ pub struct Rows {
     unknown: u64,
     mistyped: u64,
     before: (u64, u64),
+    /// Rows of ids that are text, in order, where the shape asks for them.
+    ids: Vec<(usize, String)>,
 }
 
 impl Rows {
@@ -315,6 +319,7 @@ impl Rows {
             unknown: 0,
             mistyped: 0,
             before: (0, 0),
+            ids: Vec::new(),
         }
     }
 
@@ -381,6 +386,12 @@ impl Rows {
             return Err(format!("`{name}` must be one of {}", self.shape.classes.join(", ")));
         }
         if column.push(value) || as_text(value).is_some_and(|text| column.push_instead(&text)) {
+            if self.shape.examples.is_some()
+                && let Value::Text(text) = value
+                && column.name == Mark::Id.name()
+            {
+                self.ids.push((row, (*text).to_owned()));
+            }
             return Ok(());
         }
         match Mark::of(&column.name).filter(|mark| mark.name() == column.name) {
@@ -487,6 +498,9 @@ impl Rows {
         for column in &mut self.columns {
             column.truncate(self.taken);
         }
+        while self.ids.last().is_some_and(|(row, _)| *row >= self.taken) {
+            self.ids.pop();
+        }
     }
 
     /// The rows as columns.
@@ -495,7 +509,11 @@ impl Rows {
     /// None in practice.
     pub fn finish(self) -> Outcome<Decoded> {
         let columns = self.columns.into_iter().map(Growing::finish).collect::<Outcome<Vec<_>>>()?;
+        let mut ids = self.ids.iter().peekable();
+        let text = |row: usize| ids.next_if(|(at, _)| *at == row).map(|(_, text)| text.as_str());
+        let ids = self.shape.examples.is_some().then(|| (0..self.taken).map(text).collect());
         Ok(Decoded {
+            ids,
             batch: batch_of(columns, self.taken)?,
             refused: self.refused,
             refusals: self.refusals,

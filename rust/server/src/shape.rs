@@ -8,6 +8,7 @@ use barograph_engine::labels::{key_of_integer, key_of_name};
 use barograph_engine::schema::{Kind, Role};
 use serde_json::Value;
 
+use crate::examples::Wanted;
 use crate::privacy::Privacy;
 use crate::problem::{Outcome, Problem};
 
@@ -68,6 +69,8 @@ pub struct Shape {
     pub privacy: Option<Arc<Privacy>>,
     /// Names that labels have to be among, and predictions are; empty for models without classes.
     pub classes: Vec<String>,
+    /// Whether ids that are text are handed on beside their keys, for examples of events.
+    pub examples: Option<Wanted>,
 }
 
 impl Shape {
@@ -105,6 +108,6 @@ impl Shape {
                 kinds.insert(mark.name().to_owned(), column.kind);
             }
         }
-        Self { marks, kinds, open: reference.is_none(), privacy: None, classes: classes.to_vec() }
+        Self { marks, kinds, open: reference.is_none(), privacy: None, classes: classes.to_vec(), examples: None }
     }
 }

@@ -162,6 +162,8 @@ pub struct Entry {
     pub replayed: AtomicU64,
     /// What is wrong with it, in words.
     pub trouble: Mutex<BTreeMap<&'static str, String>>,
+    /// A few events of its last windows by their ids, where that is asked for.
+    pub examples: crate::examples::Examples,
 }
 
 impl Entry {
@@ -175,6 +177,7 @@ impl Entry {
             replaying: AtomicBool::new(true),
             replayed: AtomicU64::new(0),
             trouble: Mutex::default(),
+            examples: crate::examples::Examples::default(),
         }
     }
 

@@ -182,6 +182,12 @@ impl Sidecar {
         Ok(())
     }
 
+    /// Tells whoever listens that something of a model is new.
+    pub fn tell(&self, word: &str, model: &str) {
+        // Nobody listening is no fault.
+        let _ = self.stream.send((model.to_owned(), format!("event: {word}\ndata: {}\n\n", json!({"model": model}))));
+    }
+
     /// Measurements of metrics that came by OTLP.
     pub fn otlp(&self, request: &otlp::Request) -> otlp::Batch {
         self.otlp.lock().unwrap_or_else(PoisonError::into_inner).take(request, clock())

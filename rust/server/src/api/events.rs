@@ -115,7 +115,14 @@ fn decode(format: Format, headers: &HeaderMap, body: &Bytes, shape: &Arc<Shape>,
             let halves = cloudevents::decode(&header, body, shape)?;
             let part = |half: cloudevents::Half| Part {
                 happening: Happening::Half(half.side, half.batch.clone()),
-                decoded: Decoded { batch: half.batch, refused: Vec::new(), refusals: 0, unknown: half.unknown, mistyped: half.mistyped },
+                decoded: Decoded {
+                    batch: half.batch,
+                    refused: Vec::new(),
+                    refusals: 0,
+                    unknown: half.unknown,
+                    mistyped: half.mistyped,
+                    ids: None,
+                },
             };
             halves.into_iter().map(part).collect()
         }
@@ -220,11 +227,16 @@ pub(super) async fn events(asked: &Asked, request: &mut Request<Incoming>, label
         (odd.unknown, odd.mistyped) = (odd.unknown + own.unknown, odd.mistyped + own.mistyped);
         refused.extend(part.decoded.refused);
         let rows = part.decoded.batch.num_rows() as u64;
+        let (ids, whole) =
+            (part.decoded.ids, shape.examples.filter(|_| matches!(part.happening, Happening::Events(_))).map(|_| part.decoded.batch));
         let happening = thinned(part.happening, halvings)?;
         if let Happening::Sample(_, kept) = &happening {
             sampled_out += rows - kept.num_rows() as u64;
         }
         let ack = sidecar.models.send(&entry, happening, (rows, own), once, permit.take()).await?;
+        if let Some(whole) = whole.filter(|_| !ack.repeated) {
+            entry.examples.add(&whole, ids.as_ref(), &shape, clock());
+        }
         all = Ack { accepted: all.accepted + ack.accepted, refused: all.refused + ack.refused, repeated: all.repeated || ack.repeated };
     }
     sidecar.counters.taken(format.name(), &all, size as u64, &odd);

@@ -78,7 +78,24 @@ pub(super) fn is_for_aggregator(about: About, get: bool) -> bool {
     use About as A;
     get && matches!(
         about,
-        A::Stream | A::Models | A::Model | A::Reference | A::Policy | A::Drift | A::History | A::Alerts | A::Profile | A::Decisions
+        A::Stream
+            | A::Overview
+            | A::Models
+            | A::Model
+            | A::Reference
+            | A::Policy
+            | A::Drift
+            | A::History
+            | A::Alerts
+            | A::Examples
+            | A::Series
+            | A::Columns
+            | A::Column
+            | A::Segments
+            | A::Quality
+            | A::Feedback
+            | A::Profile
+            | A::Decisions
     )
 }
 
@@ -100,7 +117,8 @@ pub(super) async fn asked_there(asked: &Asked, about: About, path: &str) -> Outc
     if matches!(reply.status, 401 | 403) {
         return Err(gone(format!("the aggregator does not let this sidecar in ({})", reply.status)));
     }
-    let body = if about == About::Models && reply.status == 200 { visible(asked, &reply.body)? } else { reply.body.clone() };
+    let listed = matches!(about, About::Models | About::Overview) && reply.status == 200;
+    let body = if listed { visible(asked, &reply.body)? } else { reply.body.clone() };
     let mut out = Answer::empty(reply.status);
     out.content = http::content(body);
     for name in [header::CONTENT_TYPE, header::ETAG, header::RETRY_AFTER] {

@@ -1,7 +1,9 @@
 //! What can be asked of a sidecar over HTTP, and who may ask.
 
+mod alerts;
 mod columns;
 mod events;
+mod feedback;
 mod fleet;
 mod models;
 mod overview;
@@ -54,8 +56,10 @@ enum About {
     Column,
     Segments,
     Quality,
+    Feedback,
     Profile,
     Decisions,
+    Examples,
     Acknowledge,
     Mute,
     Erase,
@@ -135,6 +139,7 @@ fn find<'a>(parts: &[&'a str]) -> Option<(About, &'a str, &'a str)> {
         ["v1", "models"] => (About::Models, "", ""),
         ["v1", "models", model] => (About::Model, *model, ""),
         ["v1", "models", model, "columns", column] => (About::Column, *model, *column),
+        ["v1", "models", model, "alerts", id, "examples"] => (About::Examples, *model, *id),
         ["v1", "models", model, "alerts", id, "acknowledge"] => (About::Acknowledge, *model, *id),
         ["v1", "models", model, "alerts", id, "mute"] => (About::Mute, *model, *id),
         ["v1", "models", model, rest] => {
@@ -153,6 +158,7 @@ fn find<'a>(parts: &[&'a str]) -> Option<(About, &'a str, &'a str)> {
                 "columns" => About::Columns,
                 "segments" => About::Segments,
                 "quality" => About::Quality,
+                "feedback" => About::Feedback,
                 "profile" => About::Profile,
                 "decisions" => About::Decisions,
                 "erase" => About::Erase,
@@ -189,8 +195,10 @@ fn methods(about: About) -> &'static [(Method, Option<Scope>)] {
         | A::Column
         | A::Segments
         | A::Quality
+        | A::Examples
         | A::Profile => &[GET],
         A::Decisions => &[GET, (Method::POST, Some(Scope::Read))],
+        A::Feedback => &[GET, INGEST],
         A::Audit => &[(Method::GET, Some(Scope::Admin))],
         A::Model => &[GET, PUT, (Method::DELETE, Some(Scope::Admin))],
         A::Reference | A::Policy => &[GET, PUT],
@@ -354,14 +362,17 @@ async fn asked(sidecar: &Arc<Sidecar>, request: &mut Request<Incoming>, door: Do
         About::Deploys => events::deploys(&asked, request).await,
         About::Drift => read::drift(&asked).await,
         About::History => read::history(&asked).await,
-        About::Alerts => read::alerts(&asked).await,
+        About::Alerts => alerts::alerts(&asked).await,
         About::Series => series::series(&asked).await,
         About::Columns => columns::columns(&asked).await,
         About::Column => columns::column(&asked).await,
         About::Segments => segments::segments(&asked).await,
         About::Quality => quality::quality(&asked).await,
+        About::Feedback if get => feedback::feedback(&asked).await,
+        About::Feedback => feedback::tell(&asked, request).await,
         About::Profile => read::profile(&asked).await,
         About::Decisions => read::decisions(&asked, get).await,
+        About::Examples => alerts::examples(&asked).await,
         About::Acknowledge | About::Mute => models::stand(&asked, request, about == About::Mute).await,
         About::Erase => models::erase(&asked, request).await,
         About::Save => models::save(&asked).await,
@@ -403,8 +414,10 @@ fn name(about: About) -> &'static str {
         A::Column => "column",
         A::Segments => "segments",
         A::Quality => "quality",
+        A::Feedback => "feedback",
         A::Profile => "profile",
         A::Decisions => "decisions",
+        A::Examples => "examples",
         A::Acknowledge => "acknowledge",
         A::Mute => "mute",
         A::Erase => "erase",

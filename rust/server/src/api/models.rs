@@ -56,6 +56,7 @@ struct Stated {
     roles: Option<BTreeMap<String, String>>,
     learn: Option<Learn>,
     segments: Option<Vec<String>>,
+    examples: Option<usize>,
     privacy: Option<Value>,
 }
 
@@ -68,6 +69,7 @@ fn shown(name: &str, settings: &Settings, (state, sampling, fleet): &(Value, Val
         "roles": settings.roles,
         "learn": settings.learn,
         "segments": settings.segments,
+        "examples": settings.examples,
         "privacy": settings.privacy,
         "state": state,
         "sampling": sampling,
@@ -141,8 +143,13 @@ pub(super) async fn put(asked: &Asked, request: &mut Request<Incoming>) -> Outco
     settings.roles = stated.roles.unwrap_or(settings.roles);
     settings.learn = stated.learn.unwrap_or(settings.learn);
     settings.segments = stated.segments.unwrap_or(settings.segments);
+    settings.examples = stated.examples.unwrap_or(settings.examples);
     settings.privacy = stated.privacy.or(settings.privacy);
+    let forgets = settings.examples == 0;
     let created = sidecar.state(&asked.model, settings, asked.tag("if-match")?.as_deref(), &asked.holder).await?;
+    if let Some(entry) = known.filter(|_| forgets) {
+        entry.examples.clear();
+    }
     let etag = sidecar.etag(&asked.model)?;
     Ok(Answer::empty(if created { 201 } else { 204 }).with(header::ETAG, etag))
 }
@@ -265,6 +272,8 @@ struct Said {
 /// `POST …/alerts/{id}/acknowledge` and `…/mute`.
 pub(super) async fn stand(asked: &Asked, request: &mut Request<Incoming>, mute: bool) -> Outcome<Answer> {
     asked.knows(&[])?;
+    // Alerts are the aggregator's: here there are none of these ids.
+    crate::fleet::alone(&asked.sidecar)?;
     let sidecar = &asked.sidecar;
     let entry = sidecar.models.entry(&asked.model)?;
     let id: u64 = asked.object.parse().map_err(|_| Problem::missing(format!("there is no alert {:?}", asked.object)))?;
@@ -306,7 +315,9 @@ pub(super) async fn erase(asked: &Asked, request: &mut Request<Incoming>) -> Out
     asked.knows(&[])?;
     let entry = asked.sidecar.models.entry(&asked.model)?;
     let traces: Traces = document(asked, request).await?;
-    asked.sidecar.models.erase(&entry, entry.shape.load().key_of(&traces.id)?).await?;
+    let key = entry.shape.load().key_of(&traces.id)?;
+    entry.examples.erase(key);
+    asked.sidecar.models.erase(&entry, key).await?;
     asked.sidecar.audit(&asked.holder, "erase", &asked.model, &json!({}));
     Ok(Answer::empty(204))
 }

@@ -9,7 +9,7 @@ use barograph_engine::report::{Method, Row, Verdict};
 use serde_json::{Value, json};
 
 use super::Asked;
-use super::quality::{CALIBRATION_TILES, calibration, estimated, measured};
+use super::quality::{CALIBRATION_TILES, calibration, estimated, measured, unjudged};
 use super::read::document;
 use crate::http::Answer;
 use crate::model::{Model, State};
@@ -56,22 +56,58 @@ fn standing(monitor: &Monitor, open: &[&Alert], rows: &[&Row]) -> (Option<Verdic
     (Some(verdict), resolved.or_else(began))
 }
 
-/// The newest value of the metric that stands for the task.
+/// A metric of a window or tile, and by how many labels.
+struct Seen {
+    value: Option<f64>,
+    limits: Option<(f64, f64)>,
+    end: Option<i64>,
+    labelled: u64,
+}
+
+/// The newest value of the metric that stands for the task: of the last window that had enough labels when it closed, or of the last tile
+/// that has them now; where none has, of the last that has any, with the reason why it says next to nothing.
 fn quality(model: &Model, monitor: &Monitor) -> Option<Value> {
     if model.counts.labels == 0 {
         return None;
     }
     let wanted = first_metric(monitor.task());
-    let known = monitor.history(i64::MIN).filter(|row| row.method == wanted && row.value.is_some()).last();
-    if let Some(row) = known {
-        return Some(json!({"metric": wanted, "value": row.value, "lower": row.lower, "upper": row.upper, "window_end": row.window_end}));
+    let reason = |seen: &Seen| unjudged(wanted, seen.limits, seen.labelled);
+    let (mut missing, mut newest, mut closed) = (0.0, None, None);
+    for row in monitor.history(i64::MIN).filter(|row| row.segment.is_none()) {
+        if row.method == Method::MissingLabels {
+            // Of the same window, and before its metrics.
+            missing = row.value.unwrap_or(0.0);
+        } else if row.method == wanted && row.value.is_some() {
+            let labelled = ((1.0 - missing) * row.n_current.unwrap_or(0) as f64).round() as u64;
+            let seen = Seen { value: row.value, limits: row.lower.zip(row.upper), end: row.window_end, labelled };
+            if reason(&seen).is_none() {
+                (closed, newest) = (Some(seen), None);
+            } else {
+                newest = Some(seen);
+            }
+        }
     }
-    let late = monitor.qualities(i64::MIN, i64::MAX, LABELLED).ok()?;
-    late.into_iter().rev().find_map(|tile| {
-        let (_, metric) = tile.metrics.into_iter().find(|(method, metric)| *method == wanted && metric.value.is_some())?;
-        let (lower, upper) = metric.limits.unzip();
-        Some(json!({"metric": wanted, "value": metric.value, "lower": lower, "upper": upper, "window_end": tile.end}))
-    })
+    let mut late = None;
+    if closed.is_none() || newest.is_some() {
+        for tile in monitor.qualities(i64::MIN, i64::MAX, LABELLED).ok()?.into_iter().rev() {
+            let Some((_, metric)) = tile.metrics.iter().find(|(method, metric)| *method == wanted && metric.value.is_some()) else {
+                continue;
+            };
+            let seen = Seen { value: metric.value, limits: metric.limits, end: Some(tile.end), labelled: tile.labelled };
+            if reason(&seen).is_none() {
+                late = Some(seen);
+                break;
+            }
+            newest = newest.or(Some(seen));
+        }
+    }
+    let judged = closed.into_iter().chain(late).max_by_key(|seen| seen.end);
+    let shown = judged.or(newest)?;
+    let (lower, upper) = shown.limits.unzip();
+    Some(json!({
+        "metric": wanted, "value": shown.value, "lower": lower, "upper": upper, "window_end": shown.end,
+        "labelled": shown.labelled, "reason": reason(&shown),
+    }))
 }
 
 fn told(model: &Model) -> Value {
@@ -130,7 +166,7 @@ fn told(model: &Model) -> Value {
     out["open_tickets"] = json!(open.len() - paged);
     let worst = open.iter().max_by_key(|alert| (alert.severity, alert.verdict, std::cmp::Reverse(alert.id)));
     if let Some(alert) = worst {
-        out["worst"] = json!({"column": alert.column, "severity": alert.severity, "verdict": alert.verdict, "reason": alert.reason, "cause": alert.cause});
+        out["worst"] = json!({"column": alert.column, "method": alert.method, "severity": alert.severity, "verdict": alert.verdict, "reason": alert.reason, "cause": alert.cause});
     }
     out["quality"] = json!(quality(model, monitor));
     out
@@ -149,7 +185,7 @@ async fn estimate(asked: &Asked, entry: &Arc<Entry>) -> Option<Value> {
         let last = tiles.last().filter(|tile| tile.start >= until)?;
         let found = estimated(&cbpe, last, confidence);
         let metric = found.iter().find(|metric| metric.name == "roc_auc")?;
-        measured(&json!(metric.name), metric)
+        measured(&json!(metric.name), metric, None)
     })
 }
 

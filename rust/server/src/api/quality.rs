@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use barograph_core::estimates::{Cbpe, CbpeEstimate};
 use barograph_core::metrics::Metric;
+use barograph_engine::Monitor;
 use barograph_engine::monitor::TileQuality;
+use barograph_engine::report::Method;
 use serde_json::{Value, json};
 
 use super::Asked;
@@ -21,6 +23,10 @@ const LEAST_LABELLED: f64 = 500.0;
 const ENOUGH_LABELLED: f64 = 5000.0;
 /// Events of a tile that enter an estimate; of more, an even part: its limits get wider.
 const MOST_EVENTS: u64 = 100_000;
+/// Labelled events below which a metric without limits is not judged by.
+const LEAST_JUDGED: u64 = 30;
+/// The widest limits, of a metric between 0 and 1, that say anything.
+const WIDEST: f64 = 0.5;
 /// What is estimated, of what is realised.
 const ESTIMATED: [&str; 4] = ["roc_auc", "average_precision", "log_loss", "brier"];
 
@@ -67,11 +73,27 @@ pub(super) fn estimated(calibration: &Arc<Cbpe>, tile: &TileQuality, confidence:
     estimate.metrics(confidence).into_iter().filter(|metric| ESTIMATED.contains(&metric.name) && metric.value.is_some()).collect()
 }
 
-/// A metric as it is told: what is not finite is not.
-pub(super) fn measured(name: &Value, metric: &Metric) -> Option<Value> {
+/// A metric as it is told: what is not finite is not. `reason`: why it says next to nothing.
+pub(super) fn measured(name: &Value, metric: &Metric, reason: Option<&str>) -> Option<Value> {
     let value = metric.value.filter(|value| value.is_finite())?;
     let (lower, upper) = metric.limits.filter(|(low, high)| low.is_finite() && high.is_finite()).unzip();
-    Some(json!({"metric": name, "value": value, "lower": lower, "upper": upper}))
+    Some(json!({"metric": name, "value": value, "lower": lower, "upper": upper, "reason": reason}))
+}
+
+/// Why a metric of so many labelled events says next to nothing about a model; `None` if it says something.
+pub(super) fn unjudged(method: Method, limits: Option<(f64, f64)>, labelled: u64) -> Option<String> {
+    use Method as M;
+    let events = format!("{labelled} labelled event{}", if labelled == 1 { "" } else { "s" });
+    let share =
+        matches!(method, M::RocAuc | M::RocAucOvr | M::AveragePrecision | M::Accuracy | M::BalancedAccuracy | M::F1Macro | M::Brier);
+    match limits {
+        Some((lower, upper)) if share && upper - lower > WIDEST => {
+            Some(format!("too few labels: by {events} it is anywhere between {lower:.2} and {upper:.2}"))
+        }
+        Some(_) if labelled > 1 => None,
+        _ if labelled < LEAST_JUDGED => Some(format!("too few labels: {events}, {LEAST_JUDGED} are needed")),
+        _ => None,
+    }
 }
 
 /// `GET …/quality`: tile by tile what labels say now. History says what was known when a window closed; labels come later.
@@ -85,11 +107,14 @@ pub(super) async fn quality(asked: &Asked) -> Outcome<Answer> {
         let Some(monitor) = model.monitor() else { return (labels, None) };
         let confidence = monitor.policy().settings.confidence;
         let oldest = if labels > 0 { monitor.qualities(i64::MIN, i64::MAX, CALIBRATION_TILES) } else { Ok(Vec::new()) };
-        (labels, Some((oldest, monitor.qualities(since, until, most), confidence, monitor.counts())))
+        (labels, Some((oldest, monitor.qualities(since, until, most), confidence, monitor.counts(), delays(monitor))))
     });
     let (labels, found) = looked.await?;
-    let Some((oldest, tiles, confidence, counts)) = found else {
-        return document(asked, &json!({"model": asked.model, "labels": labels, "counts": {}, "calibrated_until": null, "tiles": []}));
+    let Some((oldest, tiles, confidence, counts, delays)) = found else {
+        return document(
+            asked,
+            &json!({"model": asked.model, "labels": labels, "counts": {}, "delays": [], "delays_within_seconds": null, "calibrated_until": null, "tiles": []}),
+        );
     };
     let (oldest, tiles) = (oldest?, tiles?);
     let (calibrated, tiles) = tokio::task::block_in_place(|| {
@@ -98,14 +123,33 @@ pub(super) async fn quality(asked: &Asked) -> Outcome<Answer> {
         (calibration.map(|(_, until)| until), told)
     });
     let counts: serde_json::Map<String, Value> = counts.iter().map(|(name, count)| ((*name).to_owned(), json!(count))).collect();
-    document(asked, &json!({"model": asked.model, "labels": labels, "counts": counts, "calibrated_until": calibrated, "tiles": tiles}))
+    let (delays, within) = delays;
+    document(
+        asked,
+        &json!({
+            "model": asked.model, "labels": labels, "counts": counts, "delays": delays, "delays_within_seconds": within,
+            "calibrated_until": calibrated, "tiles": tiles,
+        }),
+    )
+}
+
+/// How many labels took how long, the shortest first, up to the longest that any took; and how exactly that is known, in seconds.
+fn delays(monitor: &Monitor) -> (Vec<Value>, f64) {
+    let (delays, tile) = monitor.delays();
+    let mut counts: Vec<(Option<i64>, u64)> = delays.counts().collect();
+    counts.truncate(counts.iter().rposition(|(_, count)| *count > 0).map_or(0, |last| last + 1));
+    let told =
+        counts.into_iter().map(|(length, count)| json!({"up_to_seconds": length.map(|length| length / 1_000_000_000), "labels": count}));
+    (told.collect(), tile as f64 / 2e9)
 }
 
 fn told(tile: &TileQuality, calibration: Option<&(Arc<Cbpe>, i64)>, confidence: f64) -> Value {
-    let metrics: Vec<Value> = tile.metrics.iter().filter_map(|(method, metric)| measured(&json!(method), metric)).collect();
+    let of =
+        |(method, metric): &(Method, Metric)| measured(&json!(method), metric, unjudged(*method, metric.limits, tile.labelled).as_deref());
+    let metrics: Vec<Value> = tile.metrics.iter().filter_map(of).collect();
     let later = calibration.filter(|(_, until)| tile.start >= *until);
     let estimated = later.map(|(cbpe, _)| estimated(cbpe, tile, confidence)).unwrap_or_default();
-    let estimated: Vec<Value> = estimated.iter().filter_map(|metric| measured(&json!(metric.name), metric)).collect();
+    let estimated: Vec<Value> = estimated.iter().filter_map(|metric| measured(&json!(metric.name), metric, None)).collect();
     json!({"start": tile.start, "end": tile.end, "events": tile.events, "labelled": tile.labelled, "metrics": metrics, "estimated": estimated})
 }
 
@@ -136,6 +180,17 @@ mod tests {
         let again = estimated(&cbpe, &tile(3, &many, false), 0.99);
         let again = again.iter().find(|metric| metric.name == "brier").unwrap().value.unwrap();
         assert!((again - brier.value.unwrap()).abs() < 1e-3);
+    }
+
+    #[test]
+    fn a_thin_window_is_not_judged_by() {
+        let of = |limits, labelled| unjudged(Method::RocAuc, limits, labelled);
+        assert_eq!(of(Some((0.0, 1.0)), 1).unwrap(), "too few labels: by 1 labelled event it is anywhere between 0.00 and 1.00");
+        assert!(of(Some((0.2, 0.8)), 40).unwrap().contains("40 labelled events"));
+        assert_eq!(of(Some((0.6, 0.8)), 40), None);
+        assert!(unjudged(Method::Mae, None, 29).unwrap().contains("30 are needed"));
+        assert_eq!(unjudged(Method::Mae, Some((1.0, 900.0)), 2), None);
+        assert_eq!(unjudged(Method::AveragePrecision, None, 30), None);
     }
 
     #[test]

@@ -15,8 +15,8 @@ use crate::model::{Model, State};
 use crate::problem::{Outcome, Problem};
 
 /// Rows of a page.
-const PAGE: i64 = 1000;
-const MOST_PAGE: i64 = 100_000;
+pub(super) const PAGE: i64 = 1000;
+pub(super) const MOST_PAGE: i64 = 100_000;
 
 /// A document with a tag of its bytes.
 pub(super) fn document(asked: &Asked, value: &Value) -> Outcome<Answer> {
@@ -62,6 +62,9 @@ fn shown(model: &Model) -> Value {
         "unknown_fields": counts.unknown_fields,
         "mistyped_fields": counts.mistyped_fields,
         "late": 0,
+        "memory_bytes": null,
+        "given_up": null,
+        "forgotten": 0,
         "open_alerts": [],
         "learning": null,
         "latency_p50": null,
@@ -75,7 +78,12 @@ fn shown(model: &Model) -> Value {
         State::Watching(monitor) => {
             out["state"] = json!("watching");
             out["reference"] = json!(monitor.reference().id());
-            out["late"] = json!(monitor.counts().iter().find(|(name, _)| *name == "late").map_or(0, |(_, count)| *count));
+            let counts = monitor.counts();
+            let count = |wanted: &str| counts.iter().find(|(name, _)| *name == wanted).map_or(0, |(_, count)| *count);
+            out["late"] = json!(count("late"));
+            out["memory_bytes"] = json!(monitor.bytes());
+            out["given_up"] = json!(monitor.detail().words());
+            out["forgotten"] = json!(count("forgotten_tiles"));
             let open = monitor.open_alerts();
             out["open_alerts"] = open.iter().map(|(column, severity)| json!({"column": column, "severity": severity})).collect();
             for (name, q) in [("latency_p50", 0.5), ("latency_p99", 0.99)] {
@@ -198,42 +206,6 @@ pub(super) fn instant(asked: &Asked, name: &str) -> Outcome<Option<i64>> {
     crate::rows::bounded_instant(text)
         .map(Some)
         .ok_or_else(|| Problem::bad(format!("`{name}` must be an instant such as 2026-01-31T12:00:00Z, got {text:?}")))
-}
-
-/// `GET …/alerts`: every change of an alert, with what people said about it.
-pub(super) async fn alerts(asked: &Asked) -> Outcome<Answer> {
-    asked.knows(&["after", "limit", "open"])?;
-    let after = asked.number("after", 0, 0..=i64::MAX)? as usize;
-    let limit = asked.number("limit", PAGE, 1..=MOST_PAGE)? as usize;
-    let only_open = match asked.parameter("open") {
-        None | Some("false") => false,
-        Some("true") => true,
-        Some(other) => return Err(Problem::bad(format!("`open` must be true or false, got {other:?}"))),
-    };
-    let entry = asked.sidecar.models.entry(&asked.model)?;
-    let (found, open, all) = asked
-        .sidecar
-        .models
-        .look(&entry, move |model| {
-            let alerts = model.monitor().map(barograph_engine::Monitor::alerts).unwrap_or_default();
-            let page: Vec<_> = alerts.iter().skip(after).take(limit).cloned().collect();
-            (page, model.monitor().map(barograph_engine::Monitor::open_alerts).unwrap_or_default(), alerts.len())
-        })
-        .await?;
-    let standings = asked.sidecar.standings(&asked.model);
-    let mut rows = Vec::new();
-    for alert in &found {
-        let mut value = serde_json::to_value(alert).unwrap_or(Value::Null);
-        let is_open = open.iter().any(|(column, _)| *column == alert.column);
-        if only_open && !is_open {
-            continue;
-        }
-        value["open"] = json!(is_open);
-        value["standing"] = standings.get(&alert.id.to_string()).cloned().unwrap_or(Value::Null);
-        rows.push(value);
-    }
-    let next = (after + found.len() < all).then(|| (after + found.len()).to_string());
-    document(asked, &json!({"model": asked.model, "rows": rows, "next": next}))
 }
 
 /// `GET …/profile`: the profile of a window as a snapshot.

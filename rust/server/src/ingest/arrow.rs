@@ -6,11 +6,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
+use arrow_array::types::TimestampNanosecondType;
 use arrow_array::{Array, ArrayRef, BooleanArray, FixedSizeBinaryArray, RecordBatch};
 use arrow_buffer::Buffer;
 use arrow_cast::cast;
 use arrow_ipc::reader::StreamDecoder;
-use arrow_schema::{DataType, Field};
+use arrow_schema::{DataType, Field, TimeUnit};
 use barograph_engine::labels::{MOST_WEIGHT, classes, doubles, keys};
 use bytes::Bytes;
 
@@ -123,11 +124,16 @@ fn checked(batch: &arrow_ipc::RecordBatch<'_>, content: usize) -> Outcome<()> {
 /// # Errors
 /// `Problem` for a role of a type it cannot have.
 pub fn canonical(batch: &RecordBatch, shape: &Shape) -> Outcome<Decoded> {
-    let (mut columns, mut unknown) = (Vec::new(), 0);
+    let (mut columns, mut unknown, mut ids) = (Vec::new(), 0, None);
     for (field, array) in batch.schema_ref().fields().iter().zip(batch.columns()) {
         let name = field.name();
         match shape.marks.get(name) {
-            Some(mark) => role(*mark, name, array, shape, &mut columns)?,
+            Some(mark) => {
+                role(*mark, name, array, shape, &mut columns)?;
+                if *mark == Mark::Id && shape.examples.is_some() && !array.data_type().is_integer() {
+                    ids = cast(array, &DataType::Utf8).ok().and_then(|texts| texts.as_string_opt::<i32>().cloned());
+                }
+            }
             None if shape.open || shape.kinds.contains_key(name) || name.starts_with("_score.") => {
                 columns.push((Field::new(name, array.data_type().clone(), true), Arc::clone(array)));
             }
@@ -138,7 +144,7 @@ pub fn canonical(batch: &RecordBatch, shape: &Shape) -> Outcome<Decoded> {
     if let Some((twice, _)) = columns.iter().find(|(field, _)| !seen.insert(field.name().clone())) {
         return Err(Problem::bad(format!("column {:?} comes twice", twice.name())));
     }
-    Ok(Decoded { batch: batch_of(columns, batch.num_rows())?, refused: Vec::new(), refusals: 0, unknown, mistyped: 0 })
+    Ok(Decoded { batch: batch_of(columns, batch.num_rows())?, refused: Vec::new(), refusals: 0, unknown, mistyped: 0, ids })
 }
 
 /// A role's column, checked, in the type that the log keeps.
@@ -159,7 +165,13 @@ fn role(mark: Mark, name: &str, array: &ArrayRef, shape: &Shape, columns: &mut V
             Arc::new(FixedSizeBinaryArray::try_new(KEY_BYTES, bytes.into(), nulls).map_err(|error| wrong(&error))?)
         }
         Mark::Time => match plain.data_type() {
-            DataType::Timestamp(..) | DataType::Date32 | DataType::Date64 => {
+            DataType::Timestamp(_, None) | DataType::Date32 | DataType::Date64 => {
+                // Without a zone it is UTC: Arrow would look the zone up among those of the world, which are not here.
+                let naive = cast(&plain, &DataType::Timestamp(TimeUnit::Nanosecond, None))
+                    .map_err(|error| Problem::bad(format!("`{name}` holds times out of range: {error}")))?;
+                Arc::new(naive.as_primitive::<TimestampNanosecondType>().clone().with_timezone("UTC"))
+            }
+            DataType::Timestamp(..) => {
                 cast(&plain, &time_type()).map_err(|error| Problem::bad(format!("`{name}` holds times out of range: {error}")))?
             }
             other => return Err(Problem::bad(format!("`{name}` must hold timestamps, got {other}"))),

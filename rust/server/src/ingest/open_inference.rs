@@ -96,7 +96,7 @@ pub fn both(body: &[u8], header_length: Option<usize>, shape: &Arc<Shape>) -> Ou
     {
         columns.insert(0, ids(&id, rows, shape)?);
     }
-    Ok(Decoded { batch: batch_of(columns, rows)?, refused: Vec::new(), refusals: 0, unknown, mistyped })
+    Ok(Decoded { batch: batch_of(columns, rows)?, refused: Vec::new(), refusals: 0, unknown, mistyped, ids: None })
 }
 
 /// The column of ids of a body: `id` for one row, `id/0`, `id/1` and so on for several.
