@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import time
+from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from typing import Any
 
+import barograph as bg
 import numpy as np
 import polars as pl
-from sidecars import Sidecar
+from sidecars import TOKEN, Sidecar
 
 DAY = 86_400_000_000_000
 DAYS = 60
@@ -62,7 +64,7 @@ def policy() -> dict[str, Any]:
 def start(running: Sidecar, model: str, frame: pl.DataFrame) -> None:
     """States the model, and lets it learn from its first days."""
     learned = frame.filter(pl.col("day") < LEARNED)
-    stated = {"task": "binary", "segments": ["carrier"], "learn": {"events": learned.height}}
+    stated = {"task": "binary", "segments": ["carrier"], "learn": {"events": learned.height}, "examples": 5}
     assert running.request("PUT", f"/v1/models/{model}", stated).status in (201, 204)
     assert running.request("PUT", f"/v1/models/{model}/policy", policy()).status == 204
     send(running, model, learned)
@@ -82,6 +84,34 @@ def send(running: Sidecar, model: str, frame: pl.DataFrame, labelled: float = 1.
     if not labels.is_empty():
         answer = running.request("POST", f"/v1/models/{model}/labels", labels.to_dict(as_series=False))
         assert answer.status == 200, answer
+
+
+def tell(running: Sidecar, model: str, frame: pl.DataFrame) -> None:
+    """Tells what a team around the model does: two challengers on the days that were good, a trigger, the request that came of it."""
+    with bg.connect(f"http://127.0.0.1:{running.port}", model=model, token=TOKEN) as client:
+        good = frame.filter((pl.col("day") >= LEARNED) & (pl.col("day") < DAYS - BAD))
+        begin = datetime.fromtimestamp(time.time() // 86400 * 86400, UTC) - timedelta(days=DAYS)
+        draw = np.random.default_rng(3)
+        for challenger, noise in (("2.0", 0.0), ("2.1", 0.35)):
+            rollout = bg.rollout.Rollout("1.4", challenger, guards=[{"metric": "brier", "margin": 0.01}, "error_rate"])
+            for day in range(LEARNED, DAYS - BAD):
+                part = good.filter(pl.col("day") == day)
+                if part.is_empty():
+                    continue
+                half = part.height // 2
+                for version, rows in (("1.4", part.head(half)), (challenger, part.tail(half))):
+                    spoiled = np.clip(rows["_score"].to_numpy() + draw.normal(0, noise, rows.height) * (version == challenger), 0, 1)
+                    seen = {"label": rows["label"], "score": spoiled, "failed": draw.random(rows.height) < 0.004}
+                    rollout.observe_frame(seen, version=version, label="label", score="score", failed="failed")
+                client.tell(rollout.decide(begin + timedelta(days=day + 1)))
+        when = bg.Condition.alert("page") | bg.Condition.schedule("30d")
+        trigger = bg.Trigger(model, when, fit_on="30d", cooldown="1d", version="1.4")
+        now = begin + timedelta(days=DAYS)
+        trigger.check(now - timedelta(days=31), alerts=client.alerts().clear())
+        request = trigger.check(now, alerts=client.alerts())
+        client.tell(trigger)
+        if request is not None:
+            assert all(outcome.done for outcome in request.deliver(client.tell))
 
 
 def until_closed(running: Sidecar, model: str, seconds: float = 60) -> None:

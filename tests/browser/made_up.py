@@ -67,8 +67,14 @@ class MadeUp:
                 return self._segments()
             case ["v1", "models", _, "alerts"]:
                 return self._alerts()
+            case ["v1", "models", name, "alerts", _, "examples"]:
+                ids = [*self.models[:3], "7"] if self.extreme or self.columns == self.models else ["tx-1839", "tx-2043", "tx-1"]
+                events = [{"id": one, "bin": self.columns[0], "window_start": hour(1)} for one in ids]
+                return {"model": name, "column": self.columns[0], "events": events, "reason": None}
             case ["v1", "models", name, "decisions"]:
                 return {"model": name, "decision": "fail", "ok": False, "open_alerts": [], "reason": None}
+            case ["v1", "models", name, "feedback"]:
+                return self._feedback(name)
         return None
 
     def _overview(self, at: int, name: str) -> dict[str, Any]:
@@ -94,12 +100,21 @@ class MadeUp:
             "error_rate": 0.0,
             "quality": None
             if at % 3 == 0
-            else {"metric": "roc_auc", "value": value, "lower": -LARGEST, "upper": LARGEST, "window_end": hour(0)},
+            else {
+                "metric": "roc_auc",
+                "value": value,
+                "lower": -LARGEST,
+                "upper": LARGEST,
+                "window_end": hour(0),
+                "labelled": 2 if at % 3 == 1 else 4000,
+                "reason": "too few labels: by 2 labelled events it is anywhere between 0.00 and 1.00" if at % 3 == 1 else None,
+            },
             "estimate": None if at % 4 == 0 else {"metric": "roc_auc", "value": value, "lower": value - 0.02, "upper": value},
             "open_pages": 1 if verdict == "critical" else 0,
             "open_tickets": 2 if moved else 0,
             "worst": {
                 "column": self.columns[0],
+                "method": "psi",
                 "severity": "page",
                 "verdict": verdict,
                 "reason": "PSI is above 0.25 with confidence 0.99",
@@ -120,6 +135,9 @@ class MadeUp:
             "unknown_fields": 0,
             "mistyped_fields": 1,
             "late": 7,
+            "memory_bytes": 2**60 if self.extreme else 8_400_000,
+            "given_up": "segments beyond the 10 largest of each column are pooled; no new models",
+            "forgotten": 12,
         }
         server = {
             "version": "0.1.0",
@@ -292,7 +310,7 @@ class MadeUp:
             draw = random.Random(at)
             value = LARGEST if self.extreme else 0.8 - (0.1 if at < 60 else 0) + draw.uniform(-0.02, 0.02)
             metrics = [
-                {"metric": word, "value": value, "lower": value - 0.03, "upper": min(value + 0.03, LARGEST)}
+                {"metric": word, "value": value, "lower": value - 0.03, "upper": min(value + 0.03, LARGEST), "reason": None}
                 for word in ("roc_auc", "brier")
             ]
             tiles.append(
@@ -315,7 +333,64 @@ class MadeUp:
             "duplicate_ids": 1,
             "dropped": 0,
         }
-        return {"model": "m", "labels": 400_000, "counts": counts, "calibrated_until": hour(200), "tiles": tiles}
+        delays = [
+            {"up_to_seconds": length, "labels": 2**53 if self.extreme else 1000 * at}
+            for at, length in enumerate((60, 300, 900, 3600, 10_800, 21_600, 43_200, 86_400, None))
+        ]
+        taken = {"delays": delays, "delays_within_seconds": 30.0}
+        return {"model": "m", "labels": 400_000, "counts": counts, **taken, "calibrated_until": hour(200), "tiles": tiles}
+
+    def _feedback(self, model: str) -> dict[str, Any]:
+        names = self.models if self.extreme or self.columns == self.models else ["v1", "v2", "v3"]
+        challengers = [*names, *names][1:3]
+        decisions = []
+        for at in range(20):
+            for place, challenger in enumerate(challengers):
+                harm, reach = (LARGEST, LARGEST) if self.extreme else (0.004 + 0.02 * place, 0.2 / math.sqrt(at + 1))
+                guard = {
+                    "guard": "error_rate",
+                    "champion": 0.01,
+                    "challenger": 0.01 + min(harm, 1),
+                    "harm": harm,
+                    "lower": harm - reach,
+                    "upper": min(harm + reach, LARGEST),
+                    "margin": 0.01,
+                    "kind": "exact",
+                    "champion_events": 1000 * (at + 1),
+                    "challenger_events": 1000 * (at + 1),
+                    "verdict": "open",
+                    "reason": None,
+                }
+                blind = {**guard, "guard": "roc_auc", "harm": None, "lower": None, "upper": None, "champion": None, "challenger": None}
+                blind |= {"verdict": "unknown", "reason": "too few events yet"}
+                over = at == 19 and place == 1
+                decisions.append(
+                    {
+                        "decision": "roll back" if over else "hold",
+                        "champion": names[0],
+                        "challenger": challenger,
+                        "reason": f"undecided: {names[0]}",
+                        "evidence": [guard, blind],
+                        "time": hour(20 - at),
+                    }
+                )
+        rows = {"since": hour(900), "until": hour(3), "version": names[0], "columns": None}
+        requests = [
+            {"id": f"{at:032x}", "model": model, "time": hour(10 * at), "as_of": hour(10 * at), "rows": rows, "evidence": []}
+            | {"reason": f"roc_auc below 0.7 in 2 of the last 3 windows: {names[0]}"}
+            for at in range(30)
+        ]
+        conditions = [
+            {"condition": f"drift of {names[0]} at warning or worse", "holds": True, "reason": f"drift: {names[0]} at warning or worse"},
+            {"condition": "roc_auc below 0.7", "holds": False, "reason": "roc_auc not below 0.7 for certain: 0.81 (0.79 to 0.83)"},
+            {"condition": "5,000 new labels", "holds": None, "reason": "labels: no loop was given"},
+        ]
+        return {
+            "model": model,
+            "decisions": decisions[::-1],
+            "requests": requests,
+            "triggers": [{"time": hour(1), "conditions": conditions}],
+        }
 
     def _segments(self) -> dict[str, Any]:
         found = []

@@ -166,7 +166,7 @@ export function useAsked<T>(path: string | null, beat: number): Asked<T> {
 }
 
 export interface Happening {
-  kind: "alert" | "window" | "missed";
+  kind: "alert" | "window" | "feedback" | "missed";
   model: string | null;
 }
 
@@ -217,7 +217,7 @@ async function read(body: ReadableStream<Uint8Array>, happened: (happening: Happ
       rest = rest.slice(end + 2);
       const kind = lines.find((line) => line.startsWith("event: "))?.slice(7);
       const data = lines.find((line) => line.startsWith("data: "))?.slice(6);
-      if (kind !== "alert" && kind !== "window" && kind !== "missed") continue;
+      if (kind !== "alert" && kind !== "window" && kind !== "feedback" && kind !== "missed") continue;
       let model: string | null = null;
       try {
         model = String((JSON.parse(data ?? "{}") as { model?: string }).model ?? "") || null;

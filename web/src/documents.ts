@@ -8,6 +8,8 @@ export interface Measured {
   value: number | null;
   lower: number | null;
   upper: number | null;
+  /** Why it says next to nothing, where it does not. */
+  reason?: string | null;
 }
 
 export interface Overview {
@@ -25,11 +27,11 @@ export interface Overview {
   latency_p50: number | null;
   latency_p99: number | null;
   error_rate: number | null;
-  quality: (Measured & { window_end: number | null }) | null;
+  quality: (Measured & { window_end: number | null; labelled: number }) | null;
   estimate: Measured | null;
   open_pages: number;
   open_tickets: number;
-  worst: { column: string; severity: Severity; verdict: Verdict; reason: string | null; cause: string | null } | null;
+  worst: { column: string; method: string | null; severity: Severity; verdict: Verdict; reason: string | null; cause: string | null } | null;
   reference: string | null;
 }
 
@@ -137,6 +139,9 @@ export interface Segments {
 export interface Quality {
   labels: number;
   counts: Record<string, number>;
+  /** How many labels took how long, and how exactly that is known. */
+  delays: { up_to_seconds: number | null; labels: number }[];
+  delays_within_seconds: number | null;
   calibrated_until: number | null;
   tiles: { start: number; end: number; events: number; labelled: number; metrics: Measured[]; estimated: Measured[] }[];
 }
@@ -168,9 +173,53 @@ export interface Alerts {
   next: string | null;
 }
 
+/** A few events that an alert is about. */
+export interface Examples {
+  events: { id: string; bin: string; window_start: number }[];
+  reason: string | null;
+}
+
 export interface Decision {
   decision: "pass" | "fail" | "inconclusive";
   reason: string | null;
+}
+
+/** The harm of a challenger by one metric, between limits that hold however often one looks. */
+export interface GuardRow {
+  guard: string;
+  champion: number | null;
+  challenger: number | null;
+  harm: number | null;
+  lower: number | null;
+  upper: number | null;
+  margin: number;
+  kind: string;
+  champion_events: number;
+  challenger_events: number;
+  verdict: "harm" | "fine" | "open" | "unknown";
+  reason: string | null;
+}
+
+export interface RolloutDecision {
+  decision: "promote" | "hold" | "roll back" | "inconclusive";
+  reason: string;
+  evidence: GuardRow[];
+  time: number;
+  champion: string;
+  challenger: string;
+}
+
+/** What was told of the feedback loop, each the newest first. */
+export interface Feedback {
+  decisions: RolloutDecision[];
+  requests: {
+    id: string;
+    time: number;
+    as_of: number;
+    reason: string;
+    rows: { since: number | null; until: number; version: string | null; columns: string[] | null };
+  }[];
+  triggers: { time: number; conditions: { condition: string; holds: boolean | null; reason: string | null }[] }[];
 }
 
 /** What the process costs against what it may. */
@@ -179,6 +228,7 @@ export interface Budget {
   used: Record<"cpu" | "memory" | "disk" | "wire", number>;
   inclusion: number;
   given_up: string | null;
+  over: boolean;
 }
 
 export interface Models {
@@ -193,6 +243,9 @@ export interface Models {
     unknown_fields: number;
     mistyped_fields: number;
     late: number;
+    memory_bytes: number | null;
+    given_up: string | null;
+    forgotten: number;
   }[];
   server: {
     version: string;

@@ -23,6 +23,19 @@ export function count(value: number | null | undefined): string {
   return Math.round(value).toString().replace(/\B(?=(\d{3})+$)/g, "\u202f");
 }
 
+/** Events per second; of few the unit in which they can be counted. */
+export function rate(value: number | null | undefined): string {
+  if (value === null || value === undefined || !Number.isFinite(value) || value === 0 || value >= 0.1) return number(value, 3);
+  return value * 3600 >= 1 ? `${number(value * 3600, 3)}/h` : `${number(value * 86400, 3)}/d`;
+}
+
+/** Metrics in the order in which they are chosen: what stands for a task first. */
+const FIRST = ["roc_auc", "accuracy", "mae"];
+export function metricsOf(words: Iterable<string>): string[] {
+  const place = (word: string) => (FIRST.includes(word) ? FIRST.indexOf(word) : FIRST.length);
+  return [...new Set(words)].sort((a, b) => place(a) - place(b));
+}
+
 /** A share in [0, 1] as a percentage. */
 export function share(value: number | null | undefined): string {
   if (value === null || value === undefined || !Number.isFinite(value)) return NONE;

@@ -91,10 +91,10 @@ function Drawn<T>({ data, children }: { data: T; children: (data: T) => Componen
 }
 
 /** A table behind a picture: it is made when it is opened. */
-export function Behind({ title, children }: { title: string; children: () => ComponentChildren }) {
-  const [open, setOpen] = useState(false);
+export function Behind({ title, open: unfolded = false, children }: { title: string; open?: boolean; children: () => ComponentChildren }) {
+  const [open, setOpen] = useState(unfolded);
   return (
-    <details class="behind" onToggle={(event) => setOpen((event.currentTarget as HTMLDetailsElement).open)}>
+    <details class="behind" open={unfolded} onToggle={(event) => setOpen((event.currentTarget as HTMLDetailsElement).open)}>
       <summary>{title}</summary>
       {open ? children() : null}
     </details>

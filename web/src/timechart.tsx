@@ -233,7 +233,7 @@ function options(latest: { current: TimeChartProps }, width: number, height: num
       },
     },
     axes: [
-      { ...axis, space: 80, size: 30, values: (_, ticks) => dates(ticks) },
+      { ...axis, space: 80, size: 30, values: (plot, ticks) => dates(ticks).map((text, at) => (plot.valToPos(ticks[at] ?? 0, "x") > plot.bbox.width / (devicePixelRatio || 1) - text.length * 2.5 ? "" : text)) },
       { ...axis, size: 62, space: 28, values: (_, ticks) => ticks.map((tick) => latest.current.tell(tick)) },
     ],
     hooks: {

@@ -2,7 +2,7 @@
 import { useMemo, useState } from "preact/hooks";
 import type { Asked } from "../asking";
 import type { Line, Quality, Series } from "../documents";
-import { count, measured, method, number, seconds, share } from "../format";
+import { count, measured, method, metricsOf, number, seconds, share } from "../format";
 import { Panel } from "../panel";
 import type { Range } from "../range";
 import { type Curve, TimeChart, type TimeChartProps } from "../timechart";
@@ -59,7 +59,7 @@ export function Volume(props: TimelineProps) {
 
 export function Latency(props: TimelineProps) {
   return (
-    <Panel title="Latency" asked={props.series} empty={(series) => (model(series, "latency_p99") ? null : "No latencies were sent in this time.")} tall>
+    <Panel title="Latency" unit="of a call, by window" asked={props.series} empty={(series) => (model(series, "latency_p99") ? null : "No latencies were sent in this time.")} tall>
       {(series) => <Drawn series={series} pick={latency} props={props} title="Latency" tell={seconds} floor={0} height={130} />}
     </Panel>
   );
@@ -77,7 +77,7 @@ export function Errors(props: TimelineProps) {
 
 export function QualityOverTime(props: TimelineProps & { quality: Asked<Quality> }) {
   const tiles = props.quality.data?.tiles ?? [];
-  const known = [...new Set(tiles.flatMap((tile) => [...tile.metrics, ...(tile.estimated ?? [])].map((metric) => metric.metric)))];
+  const known = metricsOf(tiles.flatMap((tile) => [...tile.metrics, ...(tile.estimated ?? [])].map((metric) => metric.metric)));
   const [chosen, setChosen] = useState<string | null>(null);
   const word = chosen && known.includes(chosen) ? chosen : (known[0] ?? "");
   return (
@@ -86,7 +86,9 @@ export function QualityOverTime(props: TimelineProps & { quality: Asked<Quality>
       {...(word ? { unit: method(word) } : {})}
       asked={props.quality}
       empty={(quality) =>
-        known.length > 0 ? null : quality.labels > 0 ? `${count(quality.labels)} labels have come, and none of them for an event of this time.` : "No labels have come: there is no realised quality to show."
+        known.length > 0 && tiles.every((tile) => [...tile.metrics, ...(tile.estimated ?? [])].every((metric) => metric.metric !== word || metric.reason))
+          ? `${count(quality.labels)} labels have come, too few in each window of this time to judge by.`
+          : known.length > 0 ? null : quality.labels > 0 ? `${count(quality.labels)} labels have come, and none of them for an event of this time.` : "No labels have come: there is no realised quality to show."
       }
       extra={
         known.length > 1 ? (
@@ -116,7 +118,7 @@ function QualityChart(props: TimelineProps & { quality: Asked<Quality>; word: st
     const of = (label: string, pick: "metrics" | "estimated"): Curve => {
       const points = (data?.tiles ?? []).flatMap((tile) => {
         const found = (tile[pick] ?? []).find((metric) => metric.metric === word);
-        return found && found.value !== null ? [{ time: tile.start, ...found, value: found.value }] : [];
+        return found && found.value !== null && !found.reason ? [{ time: tile.start, ...found, value: found.value }] : [];
       });
       return {
         label,

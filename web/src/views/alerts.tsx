@@ -1,9 +1,9 @@
 // Every alert with its life: when it opened, what moved, how to get its number again, and what was said about it.
 import { useState } from "preact/hooks";
 import { type Asked, type Problem, send, useAsked } from "../asking";
-import type { Alert, Alerts } from "../documents";
+import type { Alert, Alerts, Examples } from "../documents";
 import { ago, count, instant, iso, measured, method, milliseconds, named, span } from "../format";
-import { Panel, Wrong } from "../panel";
+import { Behind, Panel, Wrong } from "../panel";
 import { api, link } from "../route";
 import { Badge, Shape, Urgency } from "../verdict";
 
@@ -24,7 +24,10 @@ function lives(rows: Alert[]): Life[] {
     const last = changes.at(-1);
     return last ? [{ id, changes, last, open: last.state !== "resolved" }] : [];
   });
-  return out.sort((a, b) => Number(b.open) - Number(a.open) || b.last.time - a.last.time || b.id - a.id);
+  // What disturbs somebody now comes first, then what is worse, then what is new.
+  const page = (life: Life) => Number(life.open && life.last.severity === "page");
+  const critical = (life: Life) => Number(life.open && life.last.verdict === "critical");
+  return out.sort((a, b) => Number(b.open) - Number(a.open) || page(b) - page(a) || critical(b) - critical(a) || b.last.time - a.last.time || b.id - a.id);
 }
 
 /** Where its number is seen in full. */
@@ -127,8 +130,11 @@ function Card({ model, life, asked, unfolded }: { model: string; life: Life; ask
           <Shape of={life.open ? worst.verdict : "ok"} /> <bdi class="name">{named(last.column)}</bdi>
         </h3>
         <span>
-          {life.open ? <Badge of={worst.verdict} /> : <span class="none">resolved</span>} <Urgency of={last.severity} />
-          {last.incident !== last.id ? <span class="soft"> with alert {last.incident}</span> : null}
+          {life.open ? <Badge of={worst.verdict} /> : <span class="none">resolved</span>} <Urgency of={last.severity} />{" "}
+          <span class="soft">
+            alert {last.id}
+            {last.incident === last.id ? "" : `, began with alert ${last.incident}`}
+          </span>
         </span>
       </header>
       <p>
@@ -137,7 +143,7 @@ function Card({ model, life, asked, unfolded }: { model: string; life: Life; ask
           <span class="soft">
             {" "}
             {method(worst.method)} {measured(worst.method, worst.value)}
-            {worst.lower !== null && worst.upper !== null ? ` [${measured(worst.method, worst.lower)}, ${measured(worst.method, worst.upper)}]` : ""}
+            {worst.lower !== null && worst.upper !== null ? ` (between ${measured(worst.method, worst.lower)} and ${measured(worst.method, worst.upper)})` : ""}
             {worst.threshold === null ? "" : `, tolerance ${measured(worst.method, worst.threshold)}`}
           </span>
         )}
@@ -167,11 +173,36 @@ function Card({ model, life, asked, unfolded }: { model: string; life: Life; ask
         {muted ? `. Muted by ${standing?.muted_by} until ${instant(standing?.muted_until)} UTC` : ""}
       </p>
       <Say model={model} id={life.id} open={life.open} done={asked.again} />
+      <Behind title="Example events" open={unfolded}>
+        {() => <ExampleEvents model={model} id={life.id} />}
+      </Behind>
       <details open={unfolded}>
         <summary>Get this number again</summary>
         <pre tabIndex={0}>{command(model, worst, location.origin)}</pre>
       </details>
     </li>
+  );
+}
+
+/** Ids of events in the bins that grew most: somewhere to begin to look. */
+function ExampleEvents({ model, id }: { model: string; id: number }) {
+  const asked = useAsked<Examples>(api(model, `alerts/${id}/examples`), 0);
+  if (asked.problem) return <Wrong problem={asked.problem} again={asked.again} stale={false} />;
+  if (!asked.data) return <p class="loading" role="status">Loading example events…</p>;
+  if (asked.data.events.length === 0) return <p class="soft">{`None: ${asked.data.reason ?? "no event is kept"}.`}</p>;
+  return (
+    <ul class="examples">
+      {asked.data.events.map((event) => (
+        <li key={`${event.window_start} ${event.id}`}>
+          <code>
+            <bdi>{named(event.id)}</bdi>
+          </code>{" "}
+          <span class="soft">
+            <bdi>{named(event.bin)}</bdi>, window from {instant(event.window_start)} UTC
+          </span>
+        </li>
+      ))}
+    </ul>
   );
 }
 

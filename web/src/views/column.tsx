@@ -27,7 +27,14 @@ export function ColumnView({ model, name, query, beat }: { model: string; name: 
         {column ? (
           <>
             <p class="verdictline">
-              <Badge of={column.verdict} large /> <span class="soft">{column.role === "feature" ? column.kind : `${column.role}, ${column.kind}`}</span>
+              <Badge of={column.verdict} large />{" "}
+              <span class="soft">
+                {`${column.role} of `}
+                <a href={link(["models", model])} class="name">
+                  <bdi>{named(model)}</bdi>
+                </a>
+                {`, ${column.kind}`}
+              </span>
             </p>
             <p class="whyline">{column.reason ? <bdi>{column.reason}</bdi> : column.rows.find((row) => row.verdict === column.verdict && row.reason)?.reason}</p>
             <p class="soft">
@@ -117,7 +124,7 @@ function Bins({ column }: { column: Column }) {
     { name: "current", title: "Current", right: true, falling: true, by: (bin) => bin.current, cell: (bin) => share(bin.current) },
     {
       name: "contribution",
-      title: "Adds",
+      title: "Adds to PSI",
       right: true,
       falling: true,
       by: (bin) => bin.contribution,
@@ -131,7 +138,7 @@ function Bins({ column }: { column: Column }) {
       ),
     },
   ];
-  return <Table caption="Bins, the one that moved most first" rows={column.bins} heads={heads} of={(bin) => bin.bin} page={12} />;
+  return <Table caption="Bins, the one that moved most first" rows={column.bins} heads={heads} of={(bin) => bin.bin} page={8} />;
 }
 
 function Pairs({ caption, head, rows }: { caption: string; head: string; rows: { name: string; reference: string; current: string }[] }) {

@@ -2,10 +2,10 @@
 import { useMemo, useState } from "preact/hooks";
 import type { Asked } from "../asking";
 import type { Overview } from "../documents";
-import { NONE, ago, count, instant, measured, named, number, seconds } from "../format";
+import { NONE, ago, count, instant, measured, named, rate, seconds } from "../format";
 import { Panel } from "../panel";
 import { link } from "../route";
-import { qualityName, since, standing, why } from "../standing";
+import { judged, qualityName, since, standing, together, why } from "../standing";
 import { type Head, Table } from "../table";
 import { Badge, ORDER, type Standing } from "../verdict";
 
@@ -59,11 +59,11 @@ const HEADS: Head<Line>[] = [
     spare: 2,
     falling: true,
     by: ({ model }) => model.events_per_second,
-    cell: ({ model }) => number(model.events_per_second, 3),
+    cell: ({ model }) => rate(model.events_per_second),
   },
   {
     name: "p99",
-    title: "p99",
+    title: "Latency p99",
     right: true,
     spare: 2,
     falling: true,
@@ -75,11 +75,15 @@ const HEADS: Head<Line>[] = [
     title: "Quality",
     right: true,
     spare: 1,
-    by: ({ model }) => model.quality?.value ?? null,
+    by: ({ model }) => (model.quality?.reason ? null : (model.quality?.value ?? null)),
     cell: ({ model }) =>
-      model.quality ? (
+      model.quality?.reason ? (
+        <span class="none" title={model.quality.reason}>
+          {judged(model.quality)}
+        </span>
+      ) : model.quality ? (
         <span title={model.quality.window_end === null ? "" : `of the window until ${instant(model.quality.window_end)} UTC`}>
-          {measured(model.quality.metric, model.quality.value)} <small>{qualityName(model)}</small>
+          {judged(model.quality)} <small>{qualityName(model)}</small>
         </span>
       ) : (
         <span title="no labels have come">{NONE}</span>
@@ -128,10 +132,12 @@ export function Fleet({ overview }: { overview: Asked<{ models: Overview[] }> })
     () => lines.filter((line) => (!only || line.standing === only) && line.model.name.toLowerCase().includes(text.toLowerCase())),
     [lines, only, text],
   );
-  const bad = lines.filter((line) => line.standing === "critical" || line.standing === "warning").length;
+  const { head, rest } = together(lines.map((line) => line.standing));
   return (
     <>
-      <h1>{lines.length === 0 ? "Models" : bad === 0 ? `All ${count(lines.length)} models are quiet` : `${count(bad)} of ${count(lines.length)} models need a look`}</h1>
+      <h1>{head}</h1>
+      {rest ? <p class="rest soft">{rest}</p> : null}
+      <Worst lines={lines} />
       <Panel
         title="Models"
         asked={overview}
@@ -163,5 +169,29 @@ export function Fleet({ overview }: { overview: Asked<{ models: Overview[] }> })
         }
       </Panel>
     </>
+  );
+}
+
+/** Where the table has no room for the reasons: those of the worst models. */
+function Worst({ lines }: { lines: Line[] }) {
+  const bad = lines.filter(({ standing }) => standing === "critical" || standing === "warning");
+  bad.sort((a, b) => ORDER.indexOf(a.standing) - ORDER.indexOf(b.standing));
+  if (bad.length === 0) return null;
+  return (
+    <ul class="worst">
+      {bad.slice(0, 3).map(({ model, standing }) => (
+        <li key={model.name}>
+          <Badge of={standing} />{" "}
+          <a href={link(["models", model.name])} class="name">
+            <bdi>{named(model.name)}</bdi>
+          </a>{" "}
+          <span class="soft">{ago(since(model))}</span>
+          <span class="why">
+            <bdi>{why(model)}</bdi>
+          </span>
+        </li>
+      ))}
+      {bad.length > 3 ? <li class="soft">and {count(bad.length - 3)} more below</li> : null}
+    </ul>
   );
 }

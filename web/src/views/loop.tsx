@@ -1,8 +1,9 @@
 // The loop back: which labels have come, how long they take, what quality they show, and what was decided on it.
 import { useMemo } from "preact/hooks";
 import { type Asked, useAsked } from "../asking";
-import type { Decision, Quality, Series } from "../documents";
-import { count, instant, measured, method, milliseconds, seconds, share } from "../format";
+import { Challengers, Requests, Triggers } from "../panels/feedback";
+import type { Decision, Feedback, Quality, Series } from "../documents";
+import { NONE, count, instant, measured, method, metricsOf, milliseconds, seconds, share } from "../format";
 import { Guard, Panel } from "../panel";
 import { api } from "../route";
 import { type Head, Table } from "../table";
@@ -25,9 +26,10 @@ export function LoopView({ model, beat }: { model: string; beat: number }) {
   const quality = useAsked<Quality>(api(model, "quality", { points: 300 }), beat);
   const series = useAsked<Series>(api(model, "series", { points: 100, worst: 0 }), beat);
   const decision = useAsked<Decision>(api(model, "decisions"), beat);
+  const feedback = useAsked<Feedback>(api(model, "feedback", { limit: 500 }), beat);
   return (
     <>
-      <Panel title="Decision" unit="what a roll-out controller is told" asked={decision} empty={() => null}>
+      <Panel title="May a roll-out go on?" unit="what a controller is told" asked={decision} empty={() => null}>
         {(data) => (
           <p class={`decision ${data.decision}`}>
             <Shape of={data.decision === "pass" ? "ok" : data.decision === "fail" ? "critical" : "waiting"} /> <b>{data.decision}</b>{" "}
@@ -35,6 +37,11 @@ export function LoopView({ model, beat }: { model: string; beat: number }) {
           </p>
         )}
       </Panel>
+      <Challengers asked={feedback} />
+      <div class="two">
+        <Triggers asked={feedback} />
+        <Requests asked={feedback} />
+      </div>
       <Panel
         title="Coverage of labels"
         unit="share of a window's events whose label has come"
@@ -45,28 +52,31 @@ export function LoopView({ model, beat }: { model: string; beat: number }) {
         {(data) => <Coverage quality={data} series={series} />}
       </Panel>
       <div class="two">
-        <Panel title="How long labels take" unit="coverage by age of the events" asked={quality} empty={(data) => (data.labels === 0 ? "No labels have come." : null)}>
-          {(data) => <Ages quality={data} />}
+        <Panel title="How long labels take" unit="from the event to its first label" asked={quality} empty={(data) => (data.delays.length > 0 ? null : "No label has found its event yet.")}>
+          {(data) => <Delays quality={data} />}
         </Panel>
-        <Panel title="What did not go the usual way" asked={quality} empty={(data) => (Object.keys(data.counts).length === 0 ? "Nothing is counted while the model learns." : null)}>
-          {(data) => (
-            <dl class="counts">
-              <div>
-                <dt>labels that have come</dt>
-                <dd>{count(data.labels)}</dd>
-              </div>
-              {COUNTS.filter(([key]) => data.counts[key] !== undefined).map(([key, words]) => (
-                <div key={key}>
-                  <dt>{words}</dt>
-                  <dd>{count(data.counts[key])}</dd>
-                </div>
-              ))}
-            </dl>
-          )}
+        <Panel title="Coverage by age of the events" asked={quality} empty={(data) => (data.labels === 0 ? "No labels have come." : null)}>
+          {(data) => <Ages quality={data} />}
         </Panel>
       </div>
       <Panel title="Quality by window" unit="by the labels that have come until now" asked={quality} empty={(data) => (data.tiles.some((tile) => tile.metrics.length > 0) ? null : "No window has labelled events.")}>
         {(data) => <Windows quality={data} />}
+      </Panel>
+      <Panel title="What did not go the usual way" asked={quality} empty={(data) => (Object.keys(data.counts).length === 0 ? "Nothing is counted while the model learns." : null)}>
+        {(data) => (
+          <dl class="counts">
+            <div>
+              <dt>labels that have come</dt>
+              <dd>{count(data.labels)}</dd>
+            </div>
+            {COUNTS.filter(([key]) => data.counts[key] !== undefined).map(([key, words]) => (
+              <div key={key}>
+                <dt>{words}</dt>
+                <dd>{count(data.counts[key])}</dd>
+              </div>
+            ))}
+          </dl>
+        )}
       </Panel>
       {series.data ? (
         <Guard of={series.data}>
@@ -90,7 +100,58 @@ function Coverage({ quality, series }: { quality: Quality; series: Asked<Series>
   return <TimeChart title="Coverage of labels" curves={curves} tell={share} floor={0} limit={{ value: 1, label: "all" }} gaps={series.data?.gaps ?? []} marks={series.data?.marks ?? []} step={1.5 * longest} range={null} height={130} />;
 }
 
-/** Coverage of all events of about the same age: how it grows with age is how long labels take. */
+/** How long labels took, and the lengths within which half and most of them came. */
+function Delays({ quality }: { quality: Quality }) {
+  const all = quality.delays.reduce((sum, one) => sum + one.labels, 0);
+  let passed = 0;
+  const rows = quality.delays.map((one, at) => {
+    passed += one.labels;
+    const from = quality.delays[at - 1]?.up_to_seconds ?? null;
+    return { ...one, name: one.up_to_seconds === null ? `more than ${seconds(from)}` : `up to ${seconds(one.up_to_seconds)}`, within: passed / Math.max(1, all) };
+  });
+  const within = (part: number) => {
+    const row = rows.find((row) => row.within >= part);
+    return row?.up_to_seconds == null ? null : seconds(row.up_to_seconds);
+  };
+  const [half, most] = [within(0.5), within(0.9)];
+  return (
+    <>
+      <p>
+        {half ? `Half of the labels came within ${half}` : "Half of the labels took longer than is told apart"}
+        {most ? `, nine in ten within ${most}.` : "."}
+      </p>
+      <Table
+        caption="Labels by how long they took"
+        rows={rows}
+        of={(row) => row.name}
+        heads={[
+          { name: "length", title: "Took", heads: true, cell: (row) => row.name },
+          { name: "labels", title: "Labels", right: true, cell: (row) => count(row.labels) },
+          { name: "share", title: "Share", right: true, spare: 2, cell: (row) => share(row.labels / Math.max(1, all)) },
+          {
+            name: "within",
+            title: "Come by then",
+            right: true,
+            cell: (row) => (
+              <span class="adds wide-adds">
+                <svg viewBox="0 0 100 9" preserveAspectRatio="none" aria-hidden="true">
+                  <rect width={100 * row.within} height="9" />
+                </svg>
+                {share(row.within)}
+              </span>
+            ),
+          },
+        ]}
+      />
+      <p class="soft">
+        Of {count(all)} labels that found their event
+        {quality.delays_within_seconds === null ? "" : `, to within ${seconds(quality.delays_within_seconds)}`}. Corrections are not counted again.
+      </p>
+    </>
+  );
+}
+
+/** Coverage of all events of about the same age: how many labels are still to come. */
 function Ages({ quality }: { quality: Quality }) {
   const now = Date.now();
   const edges = [3600, 6 * 3600, 86400, 3 * 86400, 7 * 86400, 30 * 86400, Infinity];
@@ -118,7 +179,7 @@ function Ages({ quality }: { quality: Quality }) {
 }
 
 function Windows({ quality }: { quality: Quality }) {
-  const words = [...new Set(quality.tiles.flatMap((tile) => tile.metrics.map((metric) => metric.metric)))];
+  const words = metricsOf(quality.tiles.flatMap((tile) => tile.metrics.map((metric) => metric.metric)));
   const rows = quality.tiles.filter((tile) => tile.metrics.length > 0).reverse();
   type Tile = Quality["tiles"][number];
   const heads: Head<Tile>[] = [
@@ -131,14 +192,21 @@ function Windows({ quality }: { quality: Quality }) {
         title: method(word),
         right: true,
         ...(at > 1 ? { spare: 2 as const } : {}),
-        by: (tile) => of(tile)?.value ?? null,
+        by: (tile) => (of(tile)?.reason ? null : (of(tile)?.value ?? null)),
         cell: (tile) => {
           const found = of(tile);
+          if (!found) return NONE;
+          if (found.reason)
+            return (
+              <span class="none" title={found.reason}>
+                too few labels
+              </span>
+            );
           return (
             <span>
-              {measured(word, found?.value)}
-              {found && found.lower !== null && found.upper !== null ? (
-                <small>
+              {measured(word, found.value)}
+              {found.lower !== null && found.upper !== null ? (
+                <small class="wide">
                   {" "}
                   {measured(word, found.lower)} to {measured(word, found.upper)}
                 </small>

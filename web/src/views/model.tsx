@@ -2,12 +2,12 @@
 import { useCallback } from "preact/hooks";
 import { type Asked, useAsked } from "../asking";
 import type { Mark, Overview, Quality, Series } from "../documents";
-import { ago, instant, iso, measured, method, named, number, seconds, span } from "../format";
+import { ago, instant, iso, measured, method, named, rate, seconds, span } from "../format";
 import { Drift, Errors, Latency, QualityOverTime, Volume } from "../panels/timeline";
 import { Behind, Guard, Wrong } from "../panel";
 import { RangeBar, rangeOf, rangeQuery, type Range } from "../range";
 import { api, link } from "../route";
-import { since, standing, why } from "../standing";
+import { judged, since, standing, why } from "../standing";
 import { Table } from "../table";
 import { Badge, Shape } from "../verdict";
 import { ColumnsPanel } from "./columns";
@@ -56,7 +56,7 @@ export function Headline({ name, overview }: { name: string; overview: Asked<{ m
       <dl class="facts">
         <div>
           <dt>Events/s</dt>
-          <dd>{number(model.events_per_second, 3)}</dd>
+          <dd>{rate(model.events_per_second)}</dd>
         </div>
         <div>
           <dt>Latency p99</dt>
@@ -64,7 +64,9 @@ export function Headline({ name, overview }: { name: string; overview: Asked<{ m
         </div>
         <div>
           <dt>{model.quality ? method(model.quality.metric) : "Quality"}</dt>
-          <dd>{model.quality ? measured(model.quality.metric, model.quality.value) : <span class="none">no labels</span>}</dd>
+          <dd title={model.quality?.reason ?? ""}>
+            {model.quality?.reason || !model.quality ? <span class="none">{model.quality ? judged(model.quality) : "no labels"}</span> : judged(model.quality)}
+          </dd>
         </div>
         {model.estimate ? (
           <div>

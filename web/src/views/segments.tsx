@@ -22,7 +22,7 @@ function heads(model: string): Head<Line>[] {
     { name: "events", title: "Events", right: true, falling: true, by: (line) => line.events, cell: (line) => count(line.events) },
     {
       name: "value",
-      title: "Largest",
+      title: "Largest change",
       right: true,
       spare: 2,
       falling: true,
