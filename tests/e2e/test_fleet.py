@@ -4,78 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
-import barograph as bg
-import numpy as np
-import polars as pl
 import pytest
-from sidecars import ARROW, TOKEN, Sidecar, arrow, sidecar
+from fleets import SNAPSHOT, as_one, counted, events, frame, has_reference, labels, make, reference, until, waiting
+from sidecars import ARROW, TOKEN, Sidecar, sidecar
 
 EDGES = 20
 ROWS = 6000
-SNAPSHOT = "application/vnd.barograph.snapshot"
 
 
 def config(aggregator: Sidecar, name: str) -> str:
     return f'[fleet]\nto = "http://127.0.0.1:{aggregator.port}"\ntoken = "{TOKEN}"\ninterval = "1s"\nname = "{name}"\n'
-
-
-def until(what: Callable[[], bool], told: Callable[[], object], seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        with contextlib.suppress(OSError):
-            if what():
-                return
-        time.sleep(0.1)
-    raise AssertionError(told())
-
-
-def frame(rows: int, seed: int, start: datetime, shift: float = 0.0) -> pl.DataFrame:
-    draw = np.random.default_rng(seed)
-    score = draw.uniform(size=rows)
-    return pl.DataFrame(
-        {
-            "_id": np.arange(rows) + seed * 1_000_000,
-            "_time": [start + timedelta(microseconds=int(at)) for at in np.sort(draw.uniform(0, 50e6, rows))],
-            "_score": score,
-            "x": draw.normal(shift, size=rows),
-            "c": draw.choice(["a", "b", "c"], rows),
-            "_latency_seconds": draw.uniform(0.001, 0.1, rows),
-            "label": (draw.uniform(size=rows) < score).astype(np.int8),
-        }
-    )
-
-
-def events(rows: pl.DataFrame) -> bytes:
-    return arrow(rows.drop("label"))
-
-
-def labels(rows: pl.DataFrame) -> bytes:
-    return arrow(rows.select("_id", pl.col("label").alias("_label")))
-
-
-def waiting(edge: Sidecar) -> int:
-    outbox = edge.get("/v1/models/m?local=true").json["fleet"]["outbox"]
-    count: int = outbox["waiting"]
-    return count
-
-
-def counted(aggregator: Sidecar) -> int:
-    count: int = aggregator.model("m")["events"]
-    return count
-
-
-def has_reference(edge: Sidecar) -> None:
-    until(lambda: edge.get("/v1/models/m/reference?local=true").status == 200, edge.log)
-
-
-def reference(shift: float = 0.0) -> bg.Reference:
-    rows = frame(5000, 99, datetime(2026, 1, 1, tzinfo=UTC), shift)
-    return bg.Reference(rows.select("x", "c", score="_score"))
 
 
 @pytest.fixture
@@ -95,11 +38,6 @@ def fleet(tmp_path: Path) -> Iterator[tuple[Sidecar, list[Sidecar]]]:
             edge.until_ready(180)
             has_reference(edge)
         yield aggregator, edges
-
-
-def make(folder: Path, name: str) -> Path:
-    (folder / name).mkdir()
-    return folder / name
 
 
 def test_twenty_sidecars_are_one(fleet: tuple[Sidecar, list[Sidecar]], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -139,20 +77,7 @@ def test_twenty_sidecars_are_one(fleet: tuple[Sidecar, list[Sidecar]], tmp_path:
     assert all(source["missing"] == 0 for source in sources)
     assert 'barograph_source_sequence{model="m",source="edge-0.' in aggregator.get("/metrics").body.decode()
 
-    # As one that has seen it all, in this process.
-    alone = bg.Monitor("m", reference=reference(), window="1m", task="binary", ticks="manual")
-    named = {"time": "_time", "id": "_id", "score": "_score", "latency_seconds": "_latency_seconds"}
-    alone.observe_frame(rows.drop("label").with_columns(score="_score"), **named)
-    alone.label(rows, id="_id", label="label")
-    alone.tick(start + timedelta(seconds=61))
-    until(lambda: bool(aggregator.get("/v1/models/m/history").json["rows"]), lambda: aggregator.get("/v1/models/m/history"), 150)
-    same = ["column", "method", "value", "lower", "upper", "verdict", "n_current", "segment", "reason"]
-    theirs = [{key: row[key] for key in same} for row in aggregator.get("/v1/models/m/history").json["rows"]]
-    mine = alone.history().select(same).to_dicts()
-    assert theirs == mine
-    window = f"start={start:%Y-%m-%dT%H:%M:%SZ}&end={start + timedelta(minutes=1):%Y-%m-%dT%H:%M:%SZ}"
-    whole = bg.Profile.from_bytes(aggregator.get(f"/v1/models/m/profile?{window}").body)
-    assert whole.to_frame().equals(bg.profile(rows.select("x", "c", score="_score"), reference=reference()).to_frame())
+    as_one(aggregator, rows, start)
 
     # Every alert is one, at the aggregator; any sidecar shows it.
     alerts = aggregator.get("/v1/models/m/alerts").json["rows"]

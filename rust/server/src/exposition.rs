@@ -315,16 +315,31 @@ fn own(sidecar: &Sidecar, out: &mut Exposition) {
     for (sink, outcome, count) in sidecar.delivered() {
         deliveries.push([("sink", sink), ("outcome", outcome.to_owned())], Value::Count(count));
     }
+    let mut objects = Family::new(Kind::Counter, "barograph_bucket_objects_total", "Objects of the bucket by what became of them.", None);
+    let mut kept =
+        Family::new(Kind::Gauge, "barograph_bucket_objects_refused", "Objects that lie in the bucket and are not counted.", None);
+    if let Some(reader) = &sidecar.reader {
+        let counts = &reader.counts;
+        for (what, count) in
+            [("counted", &counts.counted), ("repeated", &counts.repeated), ("refused", &counts.refused), ("removed", &counts.removed)]
+        {
+            objects.push([("what", what.to_owned())], Value::Count(load(count)));
+        }
+        kept.push([], Value::Count(load(&counts.waiting)));
+    }
     let mut undelivered = Family::new(Kind::Gauge, "barograph_deliveries_waiting", "Alerts by sink that are still to be delivered.", None);
     for (sink, count) in sidecar.undelivered() {
         undelivered.push([("sink", sink)], Value::Count(count));
     }
+    let problems = sidecar.models.troubles().len() + sidecar.reader.as_ref().map_or(0, |reader| reader.troubles().len());
     for family in [
         answers,
         latency,
         events,
         bytes,
         bodies,
+        objects,
+        kept,
         gauge("barograph_queue_bytes", "Memory of what is on its way.", Some(Unit::Bytes), Value::Count(queued as u64)),
         gauge("barograph_queue_limit_bytes", "And how much there may be.", Some(Unit::Bytes), Value::Count(most as u64)),
         gauge("barograph_memory_bytes", "Resident memory.", Some(Unit::Bytes), Value::Count(memory())),
@@ -334,7 +349,7 @@ fn own(sidecar: &Sidecar, out: &mut Exposition) {
         gauge("barograph_inclusion_probability", "With which an event is kept.", None, Value::Number(spending.inclusion())),
         gauge("barograph_detail_level", "0 while nothing is given up, up to 4.", None, Value::Count(spending.detail().level.into())),
         gauge("barograph_connections", "Open connections.", None, Value::Count(load(&counters.connections))),
-        gauge("barograph_problems", "What /readyz complains of.", None, Value::Count(sidecar.models.troubles().len() as u64)),
+        gauge("barograph_problems", "What /readyz complains of.", None, Value::Count(problems as u64)),
         counter(
             "barograph_refused_connections_total",
             "Connections refused because there were too many.",

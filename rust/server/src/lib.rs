@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod api;
+pub mod bucket;
 pub mod budget;
 pub mod config;
 pub mod control;
@@ -17,6 +18,7 @@ pub mod fleet;
 pub mod http;
 pub mod idle;
 pub mod ingest;
+pub mod link;
 pub mod load;
 pub mod measurement;
 pub mod model;

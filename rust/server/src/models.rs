@@ -305,7 +305,7 @@ mod tests {
     }
 
     fn started(folder: &Path, files: Files, acknowledge: Acknowledge) -> Models {
-        let setup = Setup { files, acknowledge, outlet: Arc::new(Nobody), pulse: Arc::default(), key: None, fleet: None };
+        let setup = Setup { files, acknowledge, outlet: Arc::new(Nobody), pulse: Arc::default(), key: None, fleet: None, behind: None };
         Models::start(folder.to_owned(), 1, 1 << 20, 10, &setup).unwrap()
     }
 

@@ -29,6 +29,7 @@ use crate::config::{Address, Config, Overrides, Tls};
 use crate::control::Control;
 use crate::counters::Counters;
 use crate::files::Files;
+use crate::fleet::Part;
 use crate::ingest::otlp::Otlp;
 use crate::model::Settings;
 use crate::models::Models;
@@ -36,7 +37,7 @@ use crate::note;
 use crate::record::Happening;
 use crate::shard::Setup;
 use crate::sidecar::{Sidecar, Told};
-use crate::{budget, datagrams, deliver, fleet, idle, push, strays};
+use crate::{bucket, budget, datagrams, deliver, fleet, idle, push, strays};
 
 /// A request's head has to come within this time.
 const HEAD: Duration = Duration::from_secs(5);
@@ -85,7 +86,11 @@ async fn serve(config: Config, overrides: &Overrides) -> Result<()> {
     warnings.iter().for_each(|warning| note::warn(warning));
     let control = Arc::new(control);
     let identity = fleet::kept(&data.join("identity"), || fleet::random(16))?;
-    let link = config.fleet.as_ref().map(|stated| fleet::Link::new(stated, config.memory, &data)).transpose()?.map(Arc::new);
+    let (member, reader) = match config.fleet.as_ref().map(|stated| stated.part(config.memory, &data)).transpose()? {
+        Some(Part::Member(member)) => (Some(member), None),
+        Some(Part::Aggregator(reader)) => (None, Some(reader)),
+        None => (None, None),
+    };
     let (stream, _) = broadcast::channel(1024);
     let (sender, changes) = std::sync::mpsc::channel();
     let setup = Setup {
@@ -94,7 +99,8 @@ async fn serve(config: Config, overrides: &Overrides) -> Result<()> {
         outlet: Arc::new(Told { sender, stream: stream.clone(), control: Arc::clone(&control) }),
         pulse: Arc::default(),
         key: config.privacy_key.clone(),
-        fleet: link.as_ref().map(|link| Arc::clone(&link.membership)),
+        fleet: member.as_ref().map(|member| Arc::clone(&member.membership)),
+        behind: reader.as_ref().map(|reader| Arc::clone(&reader.behind)),
     };
     let models = Models::start(data.join("models"), config.shards, config.memory / ON_ITS_WAY, config.max_models, &setup)
         .map_err(|error| failed("threads could not be started", &error))?;
@@ -109,7 +115,8 @@ async fn serve(config: Config, overrides: &Overrides) -> Result<()> {
         stopping: AtomicBool::new(false),
         stream,
         identity,
-        fleet: link,
+        fleet: member,
+        reader,
         started: Instant::now(),
         otlp: std::sync::Mutex::new(Otlp::new(config.naming.clone())),
         deliveries: std::sync::OnceLock::new(),
@@ -125,6 +132,7 @@ async fn serve(config: Config, overrides: &Overrides) -> Result<()> {
     datagrams::start(&sidecar, &stopped)?;
     push::start(&sidecar);
     fleet::start(&sidecar);
+    bucket::reader::start(&sidecar);
     budget::start(&sidecar);
     signals(&sidecar, overrides, &admin).await?;
     note::info("shutting down");

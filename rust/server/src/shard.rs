@@ -236,6 +236,8 @@ pub struct Setup {
     pub key: Option<Secret>,
     /// Present if there is an aggregator: how models tell it.
     pub fleet: Option<Arc<Membership>>,
+    /// While it is true no window is closed: what belongs into it may lie in a bucket.
+    pub behind: Option<Arc<AtomicBool>>,
 }
 
 /// What batches are told apart by when the whole log will have been replayed.
@@ -524,6 +526,9 @@ impl Run {
 
     /// Until the next model has to tick.
     fn pause(&self) -> Duration {
+        if self.is_behind() {
+            return Duration::from_millis(100);
+        }
         let now = Instant::now();
         let next = self.kept.values().map(|kept| (kept.ticked + kept.tick_every()).saturating_duration_since(now)).min();
         next.unwrap_or(Duration::from_secs(1)).clamp(Duration::from_millis(1), Duration::from_secs(1))
@@ -725,7 +730,15 @@ impl Run {
         kept.told = kept.told.max(alerts.len() as u64);
     }
 
+    /// Whether what belongs into windows may still lie in a bucket.
+    fn is_behind(&self) -> bool {
+        self.setup.behind.as_ref().is_some_and(|behind| behind.load(Ordering::Relaxed))
+    }
+
     fn tick(&mut self) {
+        if self.is_behind() {
+            return;
+        }
         let now = self.moment();
         let due: Vec<String> = self
             .kept

@@ -11,12 +11,13 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast;
 
 use crate::access::Access;
+use crate::bucket::reader::Reader;
 use crate::budget::Spending;
 use crate::config::Config;
 use crate::control::Control;
 use crate::counters::Counters;
 use crate::exposition;
-use crate::fleet::Link;
+use crate::fleet::Member;
 use crate::ingest::otlp::{self, Otlp};
 use crate::model::Settings;
 use crate::models::Models;
@@ -48,8 +49,10 @@ pub struct Sidecar {
     pub stream: broadcast::Sender<(String, String)>,
     /// Tells it from all other sidecars.
     pub identity: String,
-    /// The way to its aggregator, if there is one.
-    pub fleet: Option<Arc<Link>>,
+    /// Its part in a fleet, if it has an aggregator.
+    pub fleet: Option<Arc<Member>>,
+    /// The bucket that it reads, if it is an aggregator with one.
+    pub reader: Option<Arc<Reader>>,
     /// When it began.
     pub started: Instant,
     /// Streams of cumulative measurements.

@@ -84,6 +84,7 @@ impl Store {
         let (control, warnings) = Control::open(&folder.join("control.sqlite"))?;
         let setup = Setup {
             fleet: None,
+            behind: None,
             files: Files::default(),
             acknowledge: Acknowledge::Disk,
             outlet: Arc::new(Nobody),

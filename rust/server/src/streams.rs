@@ -130,6 +130,14 @@ impl Stream {
         }
     }
 
+    fn is_crowded(&self, number: u64) -> bool {
+        let seen =
+            |stream: &Self| stream.ranges.iter().fold(u128::from(stream.floor), |sum, (first, last)| sum + u128::from(last - first) + 1);
+        let mut after = self.clone();
+        after.insert(number);
+        seen(&after) > seen(self) + 1
+    }
+
     /// The largest number that was taken, if any was.
     pub fn last(&self) -> Option<u64> {
         self.ranges.last().map(|(_, last)| *last).or_else(|| self.floor.checked_sub(1))
@@ -165,8 +173,7 @@ impl Streams {
     /// The number is taken.
     pub fn insert(&mut self, numbered: &Numbered, now: i64) {
         if !self.known.contains_key(&numbered.stream) && self.known.len() >= MOST_STREAMS {
-            let oldest = self.known.iter().min_by_key(|(_, stream)| stream.turn).map(|(name, _)| Arc::clone(name));
-            oldest.map(|name| self.known.remove(&name));
+            self.oldest().map(|name| self.known.remove(&name));
             self.forgotten += 1;
         }
         self.turn += 1;
@@ -174,6 +181,20 @@ impl Streams {
         stream.insert(numbered.number);
         stream.taken = stream.taken.saturating_add(1);
         (stream.seen, stream.turn) = (now, self.turn);
+    }
+
+    /// Whether the number can be taken only if a gap closes whose numbers would never count then.
+    pub fn is_crowded(&self, numbered: &Numbered) -> bool {
+        self.known.get(&numbered.stream).is_some_and(|stream| stream.is_crowded(numbered.number))
+    }
+
+    /// The stream that will be forgotten when this number is taken.
+    pub fn would_forget(&self, numbered: &Numbered) -> Option<Arc<str>> {
+        if self.known.contains_key(&numbered.stream) || self.known.len() < MOST_STREAMS { None } else { self.oldest() }
+    }
+
+    fn oldest(&self) -> Option<Arc<str>> {
+        self.known.iter().min_by_key(|(_, stream)| stream.turn).map(|(name, _)| Arc::clone(name))
     }
 
     /// All of them, by name.
@@ -306,12 +327,30 @@ mod tests {
     }
 
     #[test]
+    fn a_number_that_would_close_a_gap_is_told_from_those_that_do_not() {
+        let mut streams = Streams::default();
+        for number in (1000..).step_by(2).take(MOST_RANGES) {
+            assert!(!streams.is_crowded(&at("s", number)), "{number}");
+            streams.insert(&at("s", number), 0);
+        }
+        let last = 1000 + 2 * (MOST_RANGES as u64 - 1);
+        // In the first gap, at the end of the last range, beyond it.
+        let crowded = [1001, last + 1, last + 5].map(|number| streams.is_crowded(&at("s", number)));
+        assert_eq!(crowded, [false, false, true]);
+        assert!(!streams.is_crowded(&at("t", 5)));
+        streams.insert(&at("s", 1001), 0);
+        assert!(!streams.is_crowded(&at("s", last + 5)), "there is room again");
+    }
+
+    #[test]
     fn the_stream_that_was_not_used_longest_goes_and_is_counted() {
         let mut streams = Streams::default();
         for stream in 0..MOST_STREAMS {
             streams.insert(&at(&stream.to_string(), 1), 0);
         }
         streams.insert(&at("0", 2), 0);
+        assert_eq!(streams.would_forget(&at("0", 3)), None);
+        assert_eq!(streams.would_forget(&at("one more", 1)).as_deref(), Some("1"));
         streams.insert(&at("one more", 1), 0);
         streams = again(&streams);
         streams.insert(&at("and another", 1), 0);

@@ -1,6 +1,7 @@
 //! What sidecars of a fleet tell their aggregator, and what they have it answer.
 
 use std::io::Read;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -8,15 +9,17 @@ use hyper::Request;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderName};
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::stream::Events;
 use super::{About, Asked};
-use crate::fleet::IDENTITY;
 use crate::http::{self, Answer};
+use crate::link::{IDENTITY, Link};
+use crate::outbox::Parcels;
 use crate::problem::{Outcome, Problem};
 use crate::record::{Happening, Oddities, batch_from_stream};
-use crate::shard::Ticket;
+use crate::shard::{Ack, Entry, Ticket};
+use crate::sidecar::Sidecar;
 use crate::streams::{self, Numbered};
 
 /// `POST …/deltas`: what another sidecar has seen, or, while this one learns, events and labels as they came there.
@@ -42,35 +45,55 @@ pub(super) async fn deltas(asked: &Asked, request: &mut Request<Incoming>) -> Ou
         .hint("if it takes that one's place, state its identity as `fleet.aggregator`"));
     }
     let kind = http::kind(&asked.headers);
-    let snapshot = match kind.as_str() {
-        "application/vnd.barograph.snapshot" | "application/octet-stream" if !labels => true,
-        "application/vnd.apache.arrow.stream" => false,
+    let what = match kind.as_str() {
+        "application/vnd.barograph.snapshot" | "application/octet-stream" if !labels => Parcels::Delta,
+        "application/vnd.apache.arrow.stream" if labels => Parcels::Labels,
+        "application/vnd.apache.arrow.stream" => Parcels::Events,
         other => {
             return Err(Problem::new(415, "unsupported type", format!("`Content-Type` {other:?} is no delta"))
                 .hint("application/vnd.barograph.snapshot, or application/vnd.apache.arrow.stream while the model learns"));
         }
     };
-    let entry = if snapshot { sidecar.models.entry(&asked.model)? } else { sidecar.entry_or_new(&asked.model, &asked.holder).await? };
-    let (body, mut permit) = http::body(&asked.headers, request, sidecar.config.load().max_body, &sidecar.models).await?;
-    let size = body.len();
-    let (happening, rows) = if snapshot {
-        (Happening::Delta(body, None), 0)
-    } else {
-        let batch = tokio::task::block_in_place(|| batch_from_stream(&body)).inspect_err(|_| sidecar.counters.undecoded("delta"))?;
-        super::events::check_batch(&batch, labels)?;
-        permit.merge(sidecar.models.reserve(batch.get_array_memory_size().saturating_sub(2 * size))?);
-        let rows = batch.num_rows() as u64;
-        (if labels { Happening::Labels(batch) } else { Happening::Events(batch) }, rows)
+    let entry = match what {
+        Parcels::Delta => sidecar.models.entry(&asked.model)?,
+        Parcels::Events | Parcels::Labels => sidecar.entry_or_new(&asked.model, &asked.holder).await?,
     };
-    let sent = sidecar.models.send(&entry, happening, (rows, Oddities::default()), Some(Ticket::Number(numbered)), Some(permit)).await;
-    let ack = sent.inspect_err(|problem| {
-        if problem.status == 400 {
-            sidecar.counters.undecoded("delta");
-        }
-    })?;
-    sidecar.counters.taken("delta", &ack, size as u64, &Oddities::default());
+    let (body, permit) = http::body(&asked.headers, request, sidecar.config.load().max_body, &sidecar.models).await?;
+    let size = body.len() as u64;
+    let ack = receive(sidecar, &entry, "delta", (what, body, size), numbered, permit).await?;
     let identity = (HeaderName::from_static(IDENTITY), sidecar.identity.clone());
     Ok(Answer::json(200, &serde_json::json!({"accepted": ack.accepted, "repeated": ack.repeated}))?.with(identity.0, identity.1))
+}
+
+/// A parcel of another sidecar happens to a model, once. It came by `protocol`, as so many bytes.
+///
+/// # Errors
+/// 400, 409 or 413 for one that cannot be added, 429 or 503 for one that can be tried again.
+pub(crate) async fn receive(
+    sidecar: &Sidecar,
+    entry: &Arc<Entry>,
+    protocol: &'static str,
+    (what, body, size): (Parcels, Bytes, u64),
+    place: Numbered,
+    mut permit: OwnedSemaphorePermit,
+) -> Outcome<Ack> {
+    let (happening, rows) = if what == Parcels::Delta {
+        (Happening::Delta(body, None), 0)
+    } else {
+        let batch = tokio::task::block_in_place(|| batch_from_stream(&body)).inspect_err(|_| sidecar.counters.undecoded(protocol))?;
+        super::events::check_batch(&batch, what == Parcels::Labels)?;
+        permit.merge(sidecar.models.reserve(batch.get_array_memory_size().saturating_sub(2 * body.len()))?);
+        let rows = batch.num_rows() as u64;
+        (if what == Parcels::Labels { Happening::Labels(batch) } else { Happening::Events(batch) }, rows)
+    };
+    let sent = sidecar.models.send(entry, happening, (rows, Oddities::default()), Some(Ticket::Number(place)), Some(permit)).await;
+    let ack = sent.inspect_err(|problem| {
+        if problem.status == 400 {
+            sidecar.counters.undecoded(protocol);
+        }
+    })?;
+    sidecar.counters.taken(protocol, &ack, size, &Oddities::default());
+    Ok(ack)
 }
 
 /// Whether the aggregator answers this.
@@ -101,7 +124,7 @@ pub(super) fn is_for_aggregator(about: About, get: bool) -> bool {
 
 /// The aggregator's answer.
 pub(super) async fn asked_there(asked: &Asked, about: About, path: &str) -> Outcome<Answer> {
-    let Some(link) = asked.sidecar.fleet.clone() else { return Err(Problem::missing("there is no aggregator")) };
+    let link = asked_link(asked)?;
     let query: Vec<String> = asked.query.iter().map(|(key, value)| format!("{}={}", encoded(key), encoded(value))).collect();
     let whole = if query.is_empty() { path.to_owned() } else { format!("{path}?{}", query.join("&")) };
     let gone = |why: String| Problem::new(502, "no aggregator", why).hint("ask with local=true for what this sidecar has itself");
@@ -129,6 +152,19 @@ pub(super) async fn asked_there(asked: &Asked, about: About, path: &str) -> Outc
     Ok(out)
 }
 
+/// The way to whoever is asked.
+fn asked_link(asked: &Asked) -> Outcome<Arc<Link>> {
+    let Some(member) = &asked.sidecar.fleet else { return Err(Problem::missing("there is no aggregator")) };
+    member.asked.clone().ok_or_else(|| {
+        Problem::new(
+            502,
+            "no aggregator",
+            format!("between this sidecar and its aggregator lies {}, which answers nothing", member.place()),
+        )
+        .hint("state the aggregator's address as `fleet.ask`, or ask with local=true for what this sidecar has itself")
+    })
+}
+
 /// Of the aggregator's models those that the asker may see.
 fn visible(asked: &Asked, body: &Bytes) -> Outcome<Bytes> {
     let wrong = || Problem::new(502, "no aggregator", "the aggregator gave an answer that is no list of models");
@@ -141,7 +177,7 @@ fn visible(asked: &Asked, body: &Bytes) -> Outcome<Bytes> {
 
 /// The aggregator's stream, as far as the asker may see it.
 async fn listened(asked: &Asked, path: String) -> Outcome<Answer> {
-    let Some(link) = asked.sidecar.fleet.clone() else { return Err(Problem::missing("there is no aggregator")) };
+    let link = asked_link(asked)?;
     let permit = super::stream::place(&asked.sidecar)?;
     let access = asked.sidecar.access.load_full();
     let holder = asked.holder.clone();

@@ -3,8 +3,12 @@
 mod alerts;
 mod columns;
 mod events;
+<<<<<<< HEAD
 mod feedback;
 mod fleet;
+=======
+pub(crate) mod fleet;
+>>>>>>> 8985111 (fleet: deltas through S3 or a shared folder)
 mod models;
 mod overview;
 mod quality;
@@ -429,6 +433,7 @@ fn name(about: About) -> &'static str {
 /// What is wrong, in words, and whether the sidecar takes work nevertheless: what was lost is told for as long as it runs.
 pub(crate) fn readiness(sidecar: &Sidecar) -> (bool, Vec<String>) {
     let mut problems = sidecar.models.troubles();
+    problems.extend(sidecar.reader.iter().flat_map(|reader| reader.troubles()));
     let mut hindrances = Vec::new();
     if sidecar.models.replaying() || !sidecar.opened.load(Ordering::Relaxed) {
         hindrances.push("replaying: what was acknowledged before the last stop is counted first".into());
