@@ -174,7 +174,7 @@ $(CACHE)/kafka/done.stamp: tests/brokers/pom.xml
 	@mkdir -p $(KAFKA)
 	! command -v mvn >/dev/null || { mvn -q -B -f tests/brokers/pom.xml dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$(KAFKA) && touch $@; }
 
-test-brokers: develop $(CACHE)/brokers/done.stamp $(CACHE)/kafka/done.stamp ## Kafka, Redis, NATS and RabbitMQ themselves, as far as they are installed, and S3 as moto serves it
+test-brokers: develop $(CACHE)/brokers/done.stamp $(CACHE)/kafka/done.stamp ## Kafka, Redis, NATS and RabbitMQ themselves, as far as they are installed, S3 as moto serves it, PostgreSQL
 	BAROGRAPH_KAFKA=$(KAFKA) PYTHONPATH=python $(CACHE)/brokers/bin/python -m pytest -c tests/brokers/pytest.ini tests/brokers
 
 bench-brokers: develop $(CACHE)/brokers/done.stamp $(CACHE)/kafka/done.stamp ## what a consumer of each broker costs

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,12 @@ def run(options: argparse.Namespace) -> int:
         before, after = _barograph.store_compact(folder)
         print(f"{before:,} bytes before, {after:,} after")
     elif options.what == "export":
-        _export(folder, Path(options.folder), options.model)
+        if (options.folder is None) == (options.postgres is None):
+            raise InvalidArgumentError("`store export` needs either DIR or --postgres ADDRESS")
+        if options.postgres is None:
+            _export(folder, Path(options.folder), options.model)
+        else:
+            _export_to_database(folder, options.postgres, options.schema or "barograph", options.model)
     else:
         _erase(folder, options.model, options.id, options.yes)
     return 0
@@ -72,23 +78,28 @@ def _erase(folder: str, model: str, id: str | None, certain: bool) -> None:
     print(f"what was held for {json.dumps(known)} is forgotten")
 
 
+def _models(store: _barograph.Store, model: str | None) -> Iterator[str]:
+    """Names of the models that have something to export; those that have nothing are told."""
+    names = store.names()
+    if model is not None and model not in names:
+        raise InvalidArgumentError(f"there is no model {model!r}", f"the folder has {', '.join(names)}")
+    for name in [model] if model is not None else names:
+        if store.reference(name) is None:
+            print(f"{name}: it learns; there is nothing to export yet")
+        else:
+            yield name
+
+
 def _export(folder: str, to: Path, model: str | None) -> None:
     from barograph.reports import alerts_frame, rows_frame
 
     if to.exists() and any(to.iterdir()):
         raise InvalidArgumentError(f"`DIR` must be a folder that is new or empty, {to} holds files")
     store = _barograph.Store(folder)
-    names = store.names()
-    if model is not None and model not in names:
-        raise InvalidArgumentError(f"there is no model {model!r}", f"the folder has {', '.join(names)}")
-    for name in [model] if model is not None else names:
+    for name in _models(store, model):
         place = to / name
         place.mkdir(parents=True, exist_ok=True)
-        reference = store.reference(name)
-        if reference is None:
-            print(f"{name}: it learns; there is nothing to export yet")
-            continue
-        (place / "reference.bin").write_bytes(reference)
+        (place / "reference.bin").write_bytes(store.reference(name) or b"")
         history, alerts = rows_frame(json.loads(store.history(name))), alerts_frame(json.loads(store.alerts(name)))
         history.write_parquet(place / "history.parquet")
         alerts.write_parquet(place / "alerts.parquet")
@@ -97,7 +108,24 @@ def _export(folder: str, to: Path, model: str | None) -> None:
             profiles.write_parquet(place / f"profiles-{number:05}.parquet")
             columns.write_parquet(place / f"columns-{number:05}.parquet")
             tiles += len(profiles)
-        print(f"{name}: {len(history):,} rows of history, {len(alerts):,} changes of alerts, {tiles:,} profiles")
+        _told(name, len(history), len(alerts), tiles)
+
+
+def _export_to_database(folder: str, address: str, schema: str, model: str | None) -> None:
+    from barograph.postgres import Tables
+    from barograph.reports import alerts_frame, rows_frame
+
+    with Tables(address, schema) as tables:
+        store = _barograph.Store(folder)
+        for name in _models(store, model):
+            single = [("history", rows_frame(json.loads(store.history(name)))), ("alerts", alerts_frame(json.loads(store.alerts(name))))]
+            several = (part for parts in _parts(store, name) for part in zip(("profiles", "columns"), parts, strict=True))
+            counts = tables.replace(name, chain(single, several))
+            _told(name, counts["history"], counts["alerts"], counts["profiles"])
+
+
+def _told(name: str, history: int, alerts: int, tiles: int) -> None:
+    print(f"{name}: {history:,} rows of history, {alerts:,} changes of alerts, {tiles:,} profiles")
 
 
 def _parts(store: _barograph.Store, model: str) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
