@@ -3,12 +3,8 @@
 mod alerts;
 mod columns;
 mod events;
-<<<<<<< HEAD
 mod feedback;
-mod fleet;
-=======
 pub(crate) mod fleet;
->>>>>>> 8985111 (fleet: deltas through S3 or a shared folder)
 mod models;
 mod overview;
 mod quality;
