@@ -51,7 +51,7 @@ web/dist/index.html: web/node_modules/.package-lock.json $(PAGE_SOURCES)
 	cd web && npm run --silent check && npm run --silent build
 
 page: ## build the page that the sidecar serves, into web/dist
-	@node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 20)' 2>/dev/null && command -v npm >/dev/null || \
+	@node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 20 ? 1 : 0)' 2>/dev/null && command -v npm >/dev/null || \
 	  { echo "the page needs Node 20 or newer, and npm: install them from https://nodejs.org and open a new shell"; exit 2; }
 	@$(MAKE) --no-print-directory web/dist/index.html
 
