@@ -55,6 +55,7 @@ PER_MODEL = {
     "learn": "Of how many events, and of how many days at least, the reference is made.",
     "segments": "Columns of which every value is counted apart.",
     "privacy": "What happens to columns before they are counted.",
+    "examples": "How many ids an alert may name.",
     "models": "A policy, see below.",
 }
 

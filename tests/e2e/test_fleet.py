@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
+import barograph as bg
 import pytest
 from fleets import SNAPSHOT, as_one, counted, events, frame, has_reference, labels, make, reference, until, waiting
 from sidecars import ARROW, TOKEN, Sidecar, sidecar
