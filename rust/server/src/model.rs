@@ -340,7 +340,7 @@ impl Model {
                 shape.kinds.insert(field.name().clone(), barograph_engine::schema::kind_of(field.data_type()));
             }
         }
-        shape.examples = (self.settings.examples > 0).then(|| Wanted { most: self.settings.examples, window: policy.window.0 });
+        shape.examples = (self.settings.examples > 0).then_some(Wanted { most: self.settings.examples, window: policy.window.0 });
         if let Some(rules) = &self.settings.privacy {
             let privacy = Privacy::from_json(rules, key.map(|key| key.expose().as_bytes()))?;
             shape.privacy = Some(Arc::new(privacy.with_roles(&shape.marks)?));

@@ -57,6 +57,7 @@ enum Judged {
 /// As `Decision.to_dict()` of Python gives it.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "Python's documents have these names")]
 struct Decision {
     decision: Word,
     reason: String,
@@ -70,6 +71,7 @@ struct Decision {
 /// The harm that a challenger does by one metric, between its limits: valid however often one looks.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "Python's documents have these names")]
 struct Guard {
     guard: String,
     champion: Option<f64>,
@@ -143,6 +145,7 @@ struct Trigger {
 
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "Python's documents have these names")]
 struct Condition {
     condition: String,
     /// Whether it holds; `None` is unknown.
@@ -217,7 +220,7 @@ pub(super) async fn tell(asked: &Asked, request: &mut Request<Incoming>) -> Outc
 }
 
 /// `GET …/feedback`: what was told, the newest first.
-pub(super) async fn feedback(asked: &Asked) -> Outcome<Answer> {
+pub(super) fn feedback(asked: &Asked) -> Outcome<Answer> {
     asked.knows(&["limit"])?;
     let limit = asked.number("limit", 200, 1..=MOST_DECISIONS)?;
     asked.sidecar.models.entry(&asked.model)?;

@@ -331,11 +331,17 @@ async fn asked(sidecar: &Arc<Sidecar>, request: &mut Request<Incoming>, door: Do
             return fleet::asked_there(&asked, about, path).await;
         }
     }
+    dispatch(&asked, request, about, &method).await
+}
+
+/// Whoever has the answer gives it.
+async fn dispatch(asked: &Asked, request: &mut Request<Incoming>, about: About, method: &Method) -> Outcome<Answer> {
+    let get = *method == Method::GET;
     match about {
         About::Page => crate::page::answer(&asset(&asked.object), &asked.headers),
         About::Health => Ok(Answer::bytes(200, "text/plain; charset=utf-8", "alive\n")),
-        About::Ready => read::ready(&asked),
-        About::Metrics => read::metrics(&asked).await,
+        About::Ready => read::ready(asked),
+        About::Metrics => read::metrics(asked).await,
         About::OpenApi => {
             asked.knows(&[])?;
             Ok(Answer::bytes(200, "application/json", crate::OPENAPI))
@@ -344,39 +350,39 @@ async fn asked(sidecar: &Arc<Sidecar>, request: &mut Request<Incoming>, door: Do
             asked.knows(&[])?;
             Answer::json(200, &serde_json::json!({"version": env!("CARGO_PKG_VERSION")}))
         }
-        About::Stream => stream::stream(&asked),
-        About::OtlpMetrics => events::measured(&asked, request).await,
-        About::Overview => overview::overview(&asked).await,
-        About::Models => read::models(&asked).await,
-        About::Model if get => models::get(&asked).await,
-        About::Model if method == Method::PUT => models::put(&asked, request).await,
-        About::Model => models::delete(&asked).await,
-        About::Reference if get => models::get_reference(&asked).await,
-        About::Reference => models::put_reference(&asked, request).await,
-        About::Policy if get => models::get_policy(&asked).await,
-        About::Policy => models::put_policy(&asked, request).await,
-        About::Events => events::events(&asked, request, false).await,
-        About::Labels => events::events(&asked, request, true).await,
-        About::Profiles => events::profiles(&asked, request).await,
-        About::Deltas => fleet::deltas(&asked, request).await,
-        About::Deploys => events::deploys(&asked, request).await,
-        About::Drift => read::drift(&asked).await,
-        About::History => read::history(&asked).await,
-        About::Alerts => alerts::alerts(&asked).await,
-        About::Series => series::series(&asked).await,
-        About::Columns => columns::columns(&asked).await,
-        About::Column => columns::column(&asked).await,
-        About::Segments => segments::segments(&asked).await,
-        About::Quality => quality::quality(&asked).await,
-        About::Feedback if get => feedback::feedback(&asked).await,
-        About::Feedback => feedback::tell(&asked, request).await,
-        About::Profile => read::profile(&asked).await,
-        About::Decisions => read::decisions(&asked, get).await,
-        About::Examples => alerts::examples(&asked).await,
-        About::Acknowledge | About::Mute => models::stand(&asked, request, about == About::Mute).await,
-        About::Erase => models::erase(&asked, request).await,
-        About::Save => models::save(&asked).await,
-        About::Audit => read::audit(&asked),
+        About::Stream => stream::stream(asked),
+        About::OtlpMetrics => events::measured(asked, request).await,
+        About::Overview => overview::overview(asked).await,
+        About::Models => read::models(asked).await,
+        About::Model if get => models::get(asked).await,
+        About::Model if *method == Method::PUT => models::put(asked, request).await,
+        About::Model => models::delete(asked).await,
+        About::Reference if get => models::get_reference(asked).await,
+        About::Reference => models::put_reference(asked, request).await,
+        About::Policy if get => models::get_policy(asked).await,
+        About::Policy => models::put_policy(asked, request).await,
+        About::Events => events::events(asked, request, false).await,
+        About::Labels => events::events(asked, request, true).await,
+        About::Profiles => events::profiles(asked, request).await,
+        About::Deltas => fleet::deltas(asked, request).await,
+        About::Deploys => events::deploys(asked, request).await,
+        About::Drift => read::drift(asked).await,
+        About::History => read::history(asked).await,
+        About::Alerts => alerts::alerts(asked).await,
+        About::Series => series::series(asked).await,
+        About::Columns => columns::columns(asked).await,
+        About::Column => columns::column(asked).await,
+        About::Segments => segments::segments(asked).await,
+        About::Quality => quality::quality(asked).await,
+        About::Feedback if get => feedback::feedback(asked),
+        About::Feedback => feedback::tell(asked, request).await,
+        About::Profile => read::profile(asked).await,
+        About::Decisions => read::decisions(asked, get).await,
+        About::Examples => alerts::examples(asked).await,
+        About::Acknowledge | About::Mute => models::stand(asked, request, about == About::Mute).await,
+        About::Erase => models::erase(asked, request).await,
+        About::Save => models::save(asked).await,
+        About::Audit => read::audit(asked),
     }
 }
 
