@@ -119,7 +119,7 @@ impl World {
 
     /// Events as the HTTP interface takes them, and the labels among them.
     fn events(&mut self, body: &[u8], decoded: Decoded) {
-        let Decoded { batch, refused, refusals, unknown, mistyped } = decoded;
+        let Decoded { batch, refused, refusals, unknown, mistyped, ids: _ } = decoded;
         assert!(refused.len() <= 100 && refused.len() as u64 <= refusals);
         bounded(body, &batch);
         if self.ahead(&batch) {
