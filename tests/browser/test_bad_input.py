@@ -64,7 +64,7 @@ def test_numbers_at_the_edges_of_doubles_are_shown(empty: Sidecar, look: Open, v
     assert page.locator(".wrong").count() == 0
 
 
-@pytest.mark.parametrize("status", [429, 500, 0])
+@pytest.mark.parametrize("status", [429, 500, 503, 0])
 @pytest.mark.parametrize("view", VIEWS)
 def test_a_sidecar_that_fails_is_told_of_on_every_view(empty: Sidecar, look: Open, view: str, status: int) -> None:
     looker = look(empty)
@@ -80,7 +80,7 @@ def test_a_sidecar_that_fails_is_told_of_on_every_view(empty: Sidecar, look: Ope
     # Nothing else pretends to know anything.
     assert page.locator("main .verdict").count() == 0
     assert "quiet" not in words(looker)
-    if view not in ("fleet", "alerts"):
+    if view not in ("fleet", "model", "column", "alerts", "cost"):
         return
     # And when it is well again, so is the page, by itself.
     page.unroute("**/v1/**")

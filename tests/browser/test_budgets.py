@@ -15,8 +15,8 @@ Open = Callable[..., Looker]
 MOST_BYTES = 100_000
 MOST_PAINT_MS = 1000
 MOST_INTERACTION_MS = 100
-# What the machine is shared with must not fail a test: the fastest of several tries counts, and it is tried until one is fast enough.
-TRIES = 20
+# What the machine is shared with must not fail a test: of several tries the fastest counts.
+TRIES = 5
 
 LARGE = MadeUp(models=500, columns=200)
 
@@ -55,21 +55,13 @@ def test_the_fleet_is_painted_within_a_second(empty: Sidecar, look: Open, record
             )
         )
         assert page.locator("tbody tr").count() == 50
-        if paints[-1] <= MOST_PAINT_MS:
-            break
     record_property("paint_ms", min(paints))
     print(f"first paint of 500 models: {min(paints):.0f} ms (tries: {', '.join(f'{one:.0f}' for one in paints)})")
     assert min(paints) <= MOST_PAINT_MS
 
 
 def fastest(looker: Looker, selectors: list[str]) -> float:
-    took = []
-    for at in range(TRIES):
-        took.append(looker.page.evaluate(TIMED, selectors[at % len(selectors)]))
-        # The first press of each is slower, as its code is not compiled yet.
-        if at + 1 >= 2 * len(selectors) and min(took) <= MOST_INTERACTION_MS:
-            break
-    return min(took)
+    return min(looker.page.evaluate(TIMED, selectors[at % len(selectors)]) for at in range(TRIES))
 
 
 def test_what_is_pressed_answers_within_a_tenth_of_a_second(empty: Sidecar, look: Open) -> None:
