@@ -1,6 +1,7 @@
 """What the fuzzer begins with: bytes that barograph wrote. `python seeds.py FOLDER`."""
 
 import base64
+import hashlib
 import io
 import json
 import sys
@@ -12,6 +13,7 @@ import barograph as bg
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 from google.protobuf.json_format import MessageToJson
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 from opentelemetry.sdk.metrics import MeterProvider
@@ -324,6 +326,22 @@ c = "hash"
 """
 
 
+def parcel(kind: str, content: bytes) -> bytes:
+    """An object of a bucket: one row of Parquet."""
+    hashed = hashlib.sha256((1).to_bytes(4, "little"))
+    for part in (b"m", b"edge-1.7/m", kind.encode(), content):
+        hashed.update(len(part).to_bytes(8, "little") + part)
+    hashed.update((3).to_bytes(8, "little") + (5).to_bytes(8, "little"))
+    kinds = {"barograph_parcel": pa.int32(), "model": pa.string(), "stream": pa.string(), "number": pa.int64(), "kind": pa.string()}
+    kinds |= {"rows": pa.int64(), "sha256": pa.binary(), "parcel": pa.binary()}
+    values = [1, "m", "edge-1.7/m", 3, kind, 5, hashed.digest(), pa.compress(content, "zstd", asbytes=True)]
+    schema = pa.schema([pa.field(name, one, nullable=False) for name, one in kinds.items()])
+    out = io.BytesIO()
+    table = pa.table([[value] for value in values], schema=schema)
+    pq.write_table(table, out, use_dictionary=False, compression="none", write_statistics=False, store_schema=False)
+    return out.getvalue()
+
+
 def files() -> Iterator[tuple[int, bytes]]:
     """The file's number in the target, and what it holds."""
     frame = pl.DataFrame({"x": np.arange(200.0), "c": [f"n{i % 5}" for i in range(200)]})
@@ -344,6 +362,7 @@ def files() -> Iterator[tuple[int, bytes]]:
     yield 9, json.dumps(SETTINGS["privacy"]).encode()
     yield 10, json.dumps(SETTINGS).encode()
     yield 10, b'{"learn":{"events":200}}'
+    yield from ((11, parcel(kind, content)) for kind, content in (("delta", b"BARO" * 9), ("events", next(tables())), ("labels", b"")))
 
 
 if __name__ == "__main__":

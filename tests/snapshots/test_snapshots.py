@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import re
 import shutil
 import sys
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import barograph as bg
+import numpy as np
 import pytest
 
 HERE = Path(__file__).parent
@@ -84,3 +87,27 @@ def test_every_kind_of_snapshot_is_kept():
 def test_this_version_has_its_states():
     assert bg.__version__ in [folder.name for folder in VERSIONS], "run tests/snapshots/make_snapshots.py"
     assert {name for folder, name in CASES if folder.name == bg.__version__} == set(STATES)
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_a_pickle_of_a_state_goes_on_as_it_does(name):
+    state = STATES[name]
+    made = state.make()
+    again = pickle.loads(pickle.dumps(made))
+    assert type(again) is type(made)
+    assert state.write(again) == state.write(made)
+    assert state.write(copy.deepcopy(made)) == state.write(made)
+    assert as_read(state.numbers(again)) == as_read(state.numbers(made))
+
+
+def test_a_calibration_of_several_classes_and_its_estimate_pickle():
+    draw = np.random.default_rng(0)
+    scores = draw.dirichlet((1, 1, 1), 300)
+    cbpe = bg.estimates.Cbpe.fit(scores, draw.integers(0, 3, 300), classes=[0, 1, 2])
+    assert pickle.loads(pickle.dumps(cbpe)).estimate(scores).to_dict() == cbpe.estimate(scores).to_dict()
+    estimate = pickle.loads(pickle.dumps(cbpe.estimate(scores)))
+    estimate.update_many(scores)
+    twice = cbpe.estimate(np.concatenate([scores, scores]))
+    assert estimate.to_dict() == pytest.approx(twice.to_dict(), nan_ok=False)
+    named = bg.metrics.MulticlassMetrics(["a", "b"])
+    assert pickle.loads(pickle.dumps(named)).classes == ["a", "b"]

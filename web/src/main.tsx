@@ -1,6 +1,6 @@
 // The page: who looks, where, and what is live.
 import { render } from "preact";
-import { useCallback, useEffect, useRef, useState } from "preact/hooks";
+import { useCallback, useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { arrive, type Connection, keep, known, listen, onRejected, useAsked } from "./asking";
 import type { Overview } from "./documents";
 import { named } from "./format";
@@ -23,7 +23,7 @@ function App() {
   const [within, setWithin] = useState(known());
   const [refused, setRefused] = useState(false);
   const [visit, setVisit] = useState(0);
-  useEffect(() => {
+  useLayoutEffect(() => {
     const follow = () => {
       // A link with a token that is followed while the page is open.
       if (!location.hash.startsWith("#token=")) return;

@@ -1,5 +1,5 @@
 // Where in the page one is: everything stands in the fragment, so that a link leads there again and nothing of it goes to the server.
-import { useEffect, useState } from "preact/hooks";
+import { useLayoutEffect, useState } from "preact/hooks";
 
 export interface Route {
   /** Decoded parts of the path. */
@@ -27,7 +27,8 @@ export function link(parts: string[], query: Record<string, string | null | unde
 
 export function useRoute(): Route {
   const [route, setRoute] = useState(() => parse(location.hash));
-  useEffect(() => {
+  // Before anything else can run: a fragment that changes between the first picture and a later effect would be lost.
+  useLayoutEffect(() => {
     const changed = () => setRoute(parse(location.hash));
     addEventListener("hashchange", changed);
     return () => removeEventListener("hashchange", changed);

@@ -81,16 +81,48 @@ const MOST_COUNTED: u64 = 1 << 56;
 /// What its counters may add up to: some count in small units.
 const MOST_IN_COUNTERS: u64 = 1 << 62;
 
+/// Bits that a counter of a dense run may take, by what stands for them.
+const WIDTHS: [u32; 6] = [1, 2, 4, 8, 16, 32];
+
+/// The narrowest of them that holds a count; none for what is larger.
+fn width_of(most: u64) -> Option<usize> {
+    WIDTHS.iter().position(|bits| most >> bits == 0)
+}
+
+/// Bytes of a varint.
+fn bytes_of(value: u64) -> usize {
+    (value | 1).ilog2() as usize / 7 + 1
+}
+
+/// Bytes that [`Writer::runs`] takes.
+fn bytes_of_runs(counts: &[u64]) -> usize {
+    let mut zeros = 0u64;
+    counts.iter().fold(0, |bytes, count| {
+        let before = zeros;
+        zeros = if *count == 0 { zeros + 1 } else { 0 };
+        // A run takes a zero and its length less one.
+        let of_zero = if before == 0 { 2 } else { bytes_of(before) - bytes_of(before - 1) };
+        bytes + if *count == 0 { of_zero } else { bytes_of(*count) }
+    })
+}
+
 /// Appends primitives to a buffer.
 #[derive(Default, Debug)]
 pub struct Writer {
     bytes: Vec<u8>,
+    dense: bool,
 }
 
 impl Writer {
     /// An empty payload.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty payload whose counters are written in as many bits each where that is as short: several times as fast to read. What has
+    /// an identity by its bytes is written without.
+    pub fn dense() -> Self {
+        Self { dense: true, ..Self::default() }
     }
 
     /// One byte.
@@ -114,6 +146,28 @@ impl Writer {
 
     /// Counters whose number the reader knows; a run of zeros takes two bytes or so.
     pub fn counts(&mut self, counts: &[u64]) {
+        match width_of(counts.iter().fold(0, |all, count| all | count)).filter(|_| self.dense && !counts.is_empty()) {
+            // A few bytes more are worth it: a thin histogram has many short runs.
+            Some(code) if (counts.len() * WIDTHS[code] as usize).div_ceil(8) <= bytes_of_runs(counts) + 12 => self.packed(counts, code),
+            _ => self.runs(counts),
+        }
+    }
+
+    fn packed(&mut self, counts: &[u64], code: usize) {
+        // No run of zeros is as long as what follows: how old and new forms are told apart.
+        self.u64(0);
+        self.u64((counts.len() + code) as u64);
+        match WIDTHS[code] as usize {
+            32 => counts.iter().for_each(|count| self.bytes.extend_from_slice(&(*count as u32).to_le_bytes())),
+            16 => counts.iter().for_each(|count| self.bytes.extend_from_slice(&(*count as u16).to_le_bytes())),
+            bits => {
+                let byte = |few: &[u64]| few.iter().rev().fold(0u64, |byte, count| (byte << (bits % 8)) | count) as u8;
+                self.bytes.extend(counts.chunks(8 / bits).map(byte));
+            }
+        }
+    }
+
+    fn runs(&mut self, counts: &[u64]) {
         for run in counts.chunk_by(|a, b| *a == 0 && *b == 0) {
             match run {
                 [0, ..] => {
@@ -318,9 +372,60 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// `Decode`.
     pub fn counts(&mut self, number: usize) -> Result<Vec<u64>> {
-        // One place more than there are, which a run of zeros at the end may touch. Whether a counter is zero is as good as random in a
-        // thin profile, so that nothing here branches on it.
-        let mut out = vec![0u64; number + 1];
+        let mut out = vec![0; number];
+        self.counts_into(&mut out)?;
+        Ok(out)
+    }
+
+    /// Counters written by [`Writer::counts`], into as many places that hold 0; gives their sum.
+    ///
+    /// # Errors
+    /// `Decode`.
+    pub fn counts_into(&mut self, out: &mut [u64]) -> Result<u64> {
+        let total = match self.dense(out.len())? {
+            Some(bits) => self.unpacked(bits, out)?,
+            None => self.runs(out)?,
+        };
+        if total > MOST_IN_COUNTERS {
+            return Err(Error::decode("the counters of the snapshot add up to more than any stream has"));
+        }
+        Ok(total)
+    }
+
+    /// Whether a dense run follows, and in how many bits each.
+    fn dense(&mut self, number: usize) -> Result<Option<usize>> {
+        let mut ahead = Self { bytes: self.bytes };
+        if number == 0 || self.bytes.first() != Some(&0) || ahead.u64()? != 0 {
+            return Ok(None);
+        }
+        let Some(code) = ahead.u64()?.checked_sub(number as u64) else { return Ok(None) };
+        let bits = WIDTHS.get(code as usize).ok_or_else(|| Error::decode("a run of zeros in the snapshot is not as it was written"))?;
+        self.bytes = ahead.bytes;
+        Ok(Some(*bits as usize))
+    }
+
+    fn unpacked(&mut self, bits: usize, out: &mut [u64]) -> Result<u64> {
+        let packed = self.take((out.len() * bits).div_ceil(8))?;
+        match bits {
+            32 => out.iter_mut().zip(packed.as_chunks::<4>().0).for_each(|(to, from)| *to = u64::from(u32::from_le_bytes(*from))),
+            16 => out.iter_mut().zip(packed.as_chunks::<2>().0).for_each(|(to, from)| *to = u64::from(u16::from_le_bytes(*from))),
+            8 => out.iter_mut().zip(packed).for_each(|(to, from)| *to = u64::from(*from)),
+            4 => apart::<2>(packed, out),
+            2 => apart::<4>(packed, out),
+            _ => apart::<8>(packed, out),
+        }
+        let used = (out.len() * bits) % 8;
+        let left = used > 0 && packed.last().is_some_and(|last| last >> used != 0);
+        let (all, total) = out.iter().fold((0, 0u64), |(all, total), count| (all | count, total + count));
+        if left || width_of(all).is_none_or(|code| WIDTHS[code] as usize != bits) {
+            return Err(Error::decode("a dense run of counters in the snapshot is not as it was written"));
+        }
+        Ok(total)
+    }
+
+    fn runs(&mut self, out: &mut [u64]) -> Result<u64> {
+        // Whether a counter is zero is as good as random in a thin profile, so that nothing here branches on it.
+        let number = out.len();
         let (mut at, mut total, mut run, mut after_run, mut wrong) = (0usize, 0u64, 0u64, 0u64, 0u64);
         let mut bytes = self.bytes;
         while at < number || run == 1 {
@@ -350,11 +455,7 @@ impl<'a> Reader<'a> {
         if wrong != 0 {
             return Err(Error::decode("a run of zeros in the snapshot is not as it was written"));
         }
-        out.truncate(number);
-        if total > MOST_IN_COUNTERS {
-            return Err(Error::decode("the counters of the snapshot add up to more than any stream has"));
-        }
-        Ok(out)
+        Ok(total)
     }
 
     /// A count of things that take at least `item_bytes` each, so that it can be allocated.
@@ -437,6 +538,21 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Counters of which so many share a byte, the first in its lowest bits.
+fn apart<const EACH: usize>(packed: &[u8], out: &mut [u64]) {
+    let bits = 8 / EACH;
+    let (whole, rest) = out.as_chunks_mut::<EACH>();
+    let one = |byte: u8, at: usize| u64::from(byte >> (at * bits)) & ((1 << bits) - 1);
+    for (to, byte) in whole.iter_mut().zip(packed) {
+        for (at, to) in to.iter_mut().enumerate() {
+            *to = one(*byte, at);
+        }
+    }
+    if let Some(byte) = packed.get(whole.len()) {
+        rest.iter_mut().enumerate().for_each(|(at, to)| *to = one(*byte, at));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -471,12 +587,18 @@ mod tests {
                 _ => draw(at + 1000) >> (draw(at + 2000) % 64),
             };
             let counts: Vec<u64> = (1..=number as u64).map(|at| count(at) >> 8).collect();
+            let mut dense = Writer::dense();
+            dense.counts(&counts);
             let mut writer = Writer::default();
             writer.counts(&counts);
+            assert!(dense.bytes.len() <= writer.bytes.len() + 16);
             let mut bytes = writer.into_payload();
-            let mut reader = Reader::new(&bytes);
-            assert_eq!(reader.counts(number).unwrap(), counts);
-            assert!(reader.is_empty());
+            assert_eq!(bytes_of_runs(&counts), bytes.len());
+            for bytes in [&bytes, &dense.bytes] {
+                let mut reader = Reader::new(bytes);
+                assert_eq!(reader.counts(number).unwrap(), counts);
+                assert!(reader.is_empty());
+            }
             if bytes.is_empty() {
                 continue;
             }
@@ -490,7 +612,9 @@ mod tests {
             }
             let wanted = (draw(3) as usize % 3 + number).saturating_sub(1);
             let (mut one, mut other) = (Reader::new(&bytes), Reader::new(&bytes));
-            let (read, plain) = (one.counts(wanted).ok(), plainly(&mut other, wanted));
+            let mut read = vec![0; wanted];
+            let (read, plain) =
+                (one.runs(&mut read).ok().filter(|total| *total <= MOST_IN_COUNTERS).map(|_| read), plainly(&mut other, wanted));
             assert_eq!(read, plain, "{seed}");
             if plain.is_some() {
                 assert_eq!(one.rest(), other.rest(), "{seed}");
@@ -498,5 +622,51 @@ mod tests {
             }
         }
         assert!((2000..18_000).contains(&known), "{known}");
+        for zeros in [1, 127, 128, 129, 130, 16_384, 16_385, 16_386] {
+            let mut writer = Writer::default();
+            writer.runs(&vec![0; zeros]);
+            assert_eq!(bytes_of_runs(&vec![0; zeros]), writer.bytes.len(), "{zeros}");
+        }
+    }
+
+    #[test]
+    fn counters_of_as_many_bits_each_are_read_as_they_were_written_and_nothing_else_is() {
+        let mut seen = [0; WIDTHS.len()];
+        for seed in 0..20_000u64 {
+            let draw = |at: u64| murmur3_of_word(seed, at).0;
+            let number = 20 + (draw(0) % 80) as usize;
+            let code = (draw(1) % WIDTHS.len() as u64) as usize;
+            let counts: Vec<u64> = (2..2 + number as u64).map(|at| draw(at) >> (64 - WIDTHS[code])).collect();
+            let mut writer = Writer::dense();
+            writer.counts(&counts);
+            let bytes = writer.into_payload();
+            let mut reader = Reader::new(&bytes);
+            let mut read = vec![0; number];
+            assert_eq!(reader.counts_into(&mut read).unwrap(), counts.iter().sum::<u64>());
+            assert_eq!(read, counts);
+            assert!(reader.is_empty());
+            let Some(bits) = Reader::new(&bytes).dense(number).unwrap() else { continue };
+            seen[WIDTHS.iter().position(|width| *width as usize == bits).unwrap()] += 1;
+            // Cut short, in another width than the narrowest, with bits that belong to none, of a width that there is not.
+            assert!(Reader::new(&bytes[..bytes.len() - 1]).counts(number).is_err());
+            let packed = |code: usize, bits: usize, last: u8| {
+                let mut writer = Writer::new();
+                writer.u64(0);
+                writer.u64((number + code) as u64);
+                let mut bytes = writer.into_payload();
+                bytes.extend(vec![1u8; (number * bits).div_ceil(8) - 1]);
+                bytes.push(last);
+                bytes
+            };
+            assert!(Reader::new(&packed(WIDTHS.len(), 8, 1)).counts(number).is_err());
+            assert!(Reader::new(&packed(4, 16, 0)).counts(number).is_ok());
+            assert!(Reader::new(&packed(5, 32, 1)).counts(number).is_ok());
+            let zeros = [packed(3, 8, 1)[..2].to_vec(), vec![0; number]].concat();
+            assert!(Reader::new(&zeros).counts(number).is_err(), "one bit each would do");
+            if !number.is_multiple_of(8) {
+                assert!(Reader::new(&packed(0, 1, 1 << 7)).counts(number).is_err(), "a bit of no counter");
+            }
+        }
+        assert!(seen.iter().all(|count| *count > 200), "{seen:?}");
     }
 }

@@ -15,12 +15,13 @@ use barograph_core::bins::Bins;
 use barograph_core::distributions::binomial_upper;
 use serde::{Deserialize, Serialize};
 
-use crate::coarse::{GROUPS, Grouping, Groups};
+use crate::coarse::{Counters, GROUPS, Grouping, Groups};
 use crate::compare::short;
 use crate::dependence::Dependence;
 use crate::frame;
 use crate::profile::{ColumnProfile, Content, Profile};
 use crate::reference::{Reference, ReferenceColumn};
+use crate::spread;
 use crate::window::{HOUR, MINUTE};
 
 /// Kolmogorov-Smirnov distance that is no change: an eighth of a standard deviation.
@@ -106,7 +107,7 @@ pub struct Bets {
     columns: BTreeMap<String, Column>,
     wealth: BTreeMap<String, Wealth>,
     /// Per moment and column that is bet on finely, in the order of names.
-    moments: BTreeMap<i64, Vec<Vec<u64>>>,
+    moments: Counters,
     length: i64,
     tile: i64,
     most: usize,
@@ -146,17 +147,17 @@ impl Bets {
             let fine = self.columns.iter().filter_map(|(name, column)| Some((name, column, column.fine.as_ref()?)));
             let empty = || fine.clone().map(|(_, _, groups)| vec![0; groups.counters()]).collect();
             let counts = self.moments.entry(moment).or_insert_with(empty);
-            for ((name, _, groups), counts) in fine.zip(counts) {
-                let Some(array) = rows.column_by_name(name) else { continue };
+            let mut fine: Vec<_> = fine.zip(counts).collect();
+            spread::on_each(spread::of_monitors(), rows.num_rows(), &mut fine, |((name, _, groups), counts)| {
+                let Some(array) = rows.column_by_name(name) else { return };
                 let bins = reference.column(name).and_then(|fixed| fixed.bins.as_ref());
                 if halvings == 0 {
-                    groups.count(array.as_ref(), bins, counts);
-                    continue;
+                    return groups.count(array.as_ref(), bins, counts);
                 }
                 let mut part = vec![0; groups.counters()];
                 groups.count(array.as_ref(), bins, &mut part);
                 counts.iter_mut().zip(part).for_each(|(to, from)| *to += from << halvings);
-            }
+            });
         }
         self.keep_within();
         Ok(())
@@ -179,12 +180,12 @@ impl Bets {
     }
 
     /// Takes the moments out.
-    pub(crate) fn take(&mut self) -> BTreeMap<i64, Vec<Vec<u64>>> {
+    pub(crate) fn take(&mut self) -> Counters {
         std::mem::take(&mut self.moments)
     }
 
     /// Adds moments of the same columns, those that begin at or after `closed`.
-    pub(crate) fn add(&mut self, moments: &BTreeMap<i64, Vec<Vec<u64>>>, closed: i64) {
+    pub(crate) fn add(&mut self, moments: &Counters, closed: i64) {
         for (moment, theirs) in moments.range(closed..) {
             match self.moments.get_mut(moment) {
                 Some(mine) => mine.iter_mut().flatten().zip(theirs.iter().flatten()).for_each(|(to, from)| *to += from),
@@ -207,7 +208,7 @@ impl Bets {
     }
 
     /// The moments that are not closed yet, for a snapshot.
-    pub fn moments(&self) -> &BTreeMap<i64, Vec<Vec<u64>>> {
+    pub fn moments(&self) -> &Counters {
         &self.moments
     }
 
@@ -222,7 +223,7 @@ impl Bets {
     }
 
     /// Takes wealth and moments back; what does not fit the bets begins anew.
-    pub fn restore(&mut self, wealth: BTreeMap<String, Wealth>, moments: BTreeMap<i64, Vec<Vec<u64>>>) {
+    pub fn restore(&mut self, wealth: BTreeMap<String, Wealth>, moments: Counters) {
         let columns = &self.columns;
         self.wealth = wealth;
         self.wealth.retain(|name, wealth| {
@@ -355,10 +356,10 @@ fn share_of(on: &On, counts: &[u64], groups: &Groups) -> Option<f64> {
         (On::Nulls, _) => of(nulls, rows),
         (On::UpTo(_, at) | On::Above(_, at), Grouping::Unions(unions)) => {
             let below: u64 = counts[..=unions[*at]].iter().sum();
-            of(if matches!(on, On::UpTo(..)) { below } else { values - below }, values)
+            of(if matches!(on, On::UpTo(..)) { below } else { values.saturating_sub(below) }, values)
         }
         (On::Name(name), Grouping::Names(names)) => of(counts[*names.get(name)?], values),
-        (On::NotName(name), Grouping::Names(names)) => of(values - counts[*names.get(name)?], values),
+        (On::NotName(name), Grouping::Names(names)) => of(values.saturating_sub(counts[*names.get(name)?]), values),
         _ => None,
     }
 }

@@ -10,6 +10,7 @@ use barograph_core::codec::{Reader, SnapshotKind, Writer};
 use barograph_core::sketches::ExponentialHistogram;
 use barograph_core::{Error, Result};
 
+use crate::coarse::{Counters, MOST_SEGMENTS, agree};
 use crate::labels::{Label, MOST_WEIGHT, Prediction};
 use crate::monitor::MOST_HALVINGS;
 use crate::monitor::fleet::Untold;
@@ -49,9 +50,11 @@ pub struct Delta {
     pub(crate) tiles: Vec<(i64, Tile)>,
     pub(crate) lifetime: ExponentialHistogram,
     /// Per tile and segment column, all counters.
-    pub(crate) segments: BTreeMap<i64, Vec<Vec<u64>>>,
+    pub(crate) segments: Counters,
+    /// Of tiles in which values were pooled to keep within a budget: per segment column, how many are told apart.
+    pub(crate) pooled: BTreeMap<i64, Vec<usize>>,
     /// Per moment and column, all counters.
-    pub(crate) moments: BTreeMap<i64, Vec<Vec<u64>>>,
+    pub(crate) moments: Counters,
     pub(crate) pulse: Pulse,
     /// Version, when it was deployed or first seen, until when alerts are muted.
     pub(crate) deploys: Vec<(String, i64, i64)>,
@@ -81,6 +84,7 @@ impl Delta {
             tiles: Vec::new(),
             lifetime: ExponentialHistogram::new(6)?,
             segments: BTreeMap::new(),
+            pooled: BTreeMap::new(),
             moments: BTreeMap::new(),
             pulse: Pulse::default(),
             deploys: Vec::new(),
@@ -96,14 +100,14 @@ impl Delta {
 
     /// The latest start of a tile, moment or minute.
     pub fn latest(&self) -> Option<i64> {
-        let last = |of: &BTreeMap<i64, Vec<Vec<u64>>>| of.last_key_value().map(|(start, _)| *start);
+        let last = |of: &Counters| of.last_key_value().map(|(start, _)| *start);
         let tile = self.tiles.last().map(|(start, _)| *start);
         [tile, last(&self.segments), last(&self.moments), self.pulse.last()].into_iter().flatten().max()
     }
 
     /// The delta as a snapshot; equal deltas give equal bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut writer = Writer::new();
+        let mut writer = Writer::dense();
         writer.str(&self.layout.reference);
         writer.u64(self.layout.shape);
         writer.i64(self.until);
@@ -148,6 +152,14 @@ impl Delta {
             id(&mut writer, *key);
             writer.f64(label.value);
             writer.i64(label.time);
+        }
+        // Nothing more where nothing was pooled, as before there was a word for it.
+        if !self.pooled.is_empty() {
+            writer.len(self.pooled.len());
+            for (start, told) in &self.pooled {
+                writer.i64(*start);
+                told.iter().for_each(|told| writer.len(*told));
+            }
         }
         writer.seal(SnapshotKind::Delta)
     }
@@ -241,13 +253,23 @@ impl Delta {
                 return Err(Error::decode("the delta holds counts that its reference does not have"));
             }
             room = number
-                .checked_mul(sizes.iter().sum::<usize>().max(1))
+                .checked_mul(sizes.iter().flatten().sum::<usize>().max(1))
                 .and_then(|all| room.checked_sub(all))
                 .ok_or_else(|| Error::decode("the delta holds more counters than are taken at once"))?;
             let to = if moments { &mut out.moments } else { &mut out.segments };
             for _ in 0..number {
                 let start = order(reader.i64()?, to.last_key_value().map(|(start, _)| *start), length)?;
-                to.insert(start, sizes.iter().map(|size| reader.counts(*size)).collect::<Result<_>>()?);
+                let counts = sizes.iter().map(|sizes| reader.counts(sizes.iter().sum())).collect::<Result<Vec<_>>>()?;
+                for (mut counts, sizes) in counts.iter().map(Vec::as_slice).zip(&sizes) {
+                    for size in sizes {
+                        let (part, rest) = counts.split_at_checked(*size).unwrap_or((counts, &[]));
+                        counts = rest;
+                        if !agree(part) {
+                            return Err(Error::decode("the counts of a delta contradict each other"));
+                        }
+                    }
+                }
+                to.insert(start, counts);
             }
         }
         out.pulse = Pulse::decode(&mut reader, fitting.policy().rules.len())?;
@@ -279,6 +301,21 @@ impl Delta {
                 return Err(Error::decode("a label of the delta is not a number"));
             }
             out.labels.push((key, label));
+        }
+        if !reader.is_empty() {
+            let columns = fitting.segment_sizes().len();
+            let number = reader.len(1 + columns)?;
+            if number == 0 || columns == 0 {
+                return Err(Error::decode("the delta says that nothing was pooled"));
+            }
+            for _ in 0..number {
+                let start = order(reader.i64()?, out.pooled.last_key_value().map(|(start, _)| *start), length)?;
+                let told = (0..columns).map(|_| Ok(reader.u64()? as usize)).collect::<Result<Vec<_>>>()?;
+                if !out.segments.contains_key(&start) || told.iter().any(|told| *told > MOST_SEGMENTS) {
+                    return Err(Error::decode("the delta has pooled what it does not count"));
+                }
+                out.pooled.insert(start, told);
+            }
         }
         reader.finish()?;
         Ok(out)

@@ -27,6 +27,7 @@ pub mod schema;
 pub mod seasons;
 mod segments;
 pub mod settings;
+pub mod spread;
 mod text;
 mod watching;
 pub mod window;

@@ -10,6 +10,7 @@ use barograph_core::{Error, Result};
 use crate::frame;
 use crate::reference::Reference;
 use crate::schema::{self, Column, Kind, Role, Schema};
+use crate::spread::{self, Spread};
 
 /// Cells per octave are 2^6, unless a reference has fewer: quantiles within 0.54 %.
 pub(crate) const SCALE: u8 = 6;
@@ -149,7 +150,7 @@ impl Numbers {
 
     /// Reads them back; with so many bins, if that is known.
     fn decode(reader: &mut Reader<'_>, expected: Option<usize>) -> Result<Self> {
-        let out = Self {
+        let mut out = Self {
             nan: reader.count()?,
             positive_infinity: reader.count()?,
             negative_infinity: reader.count()?,
@@ -157,21 +158,28 @@ impl Numbers {
             max: reader.option_finite()?.unwrap_or(f64::NEG_INFINITY),
             moments: Moments::decode(reader)?,
             histogram: ExponentialHistogram::decode(reader)?,
-            bins: if reader.bool()? { Some(bin_counts(reader, expected)?) } else { None },
+            bins: None,
+        };
+        let counted = if reader.bool()? {
+            let (bins, counted) = bin_counts(reader, expected)?;
+            out.bins = Some(bins);
+            Some(counted)
+        } else {
+            None
         };
         let sum = |counts: &[u64]| counts.iter().try_fold(0u64, |sum, count| sum.checked_add(*count));
         let finite = out.finite();
         let consistent = out.histogram.scale() <= SCALE
             && out.histogram.count() == finite
-            && out.bins.as_deref().is_none_or(|bins| sum(bins) == Some(finite))
+            && counted.is_none_or(|counted| counted == finite)
             && (out.min <= out.max) == (finite > 0)
             && sum(&[finite, out.nan, out.positive_infinity, out.negative_infinity]).is_some();
         if consistent { Ok(out) } else { Err(Error::decode("the counters of a column contradict each other")) }
     }
 }
 
-/// As many counters as a reference can have bins.
-fn bin_counts(reader: &mut Reader<'_>, expected: Option<usize>) -> Result<Vec<u64>> {
+/// As many counters as a reference can have bins, and their sum.
+fn bin_counts(reader: &mut Reader<'_>, expected: Option<usize>) -> Result<(Vec<u64>, u64)> {
     let number = reader.u64()?;
     if expected.is_some_and(|expected| expected as u64 != number) {
         return Err(Error::decode("a column of the snapshot counts other bins than those of its reference"));
@@ -179,7 +187,9 @@ fn bin_counts(reader: &mut Reader<'_>, expected: Option<usize>) -> Result<Vec<u6
     if number > MAX_EDGES as u64 + 1 {
         return Err(Error::decode(format!("a reference has at most {} bins, the snapshot says {number}", MAX_EDGES + 1)));
     }
-    reader.counts(number as usize)
+    let mut out = vec![0; number as usize];
+    let counted = reader.counts_into(&mut out)?;
+    Ok((out, counted))
 }
 
 /// Smallest and largest value and whether all are finite (if not, the first two mean nothing), in lanes for vector code.
@@ -463,26 +473,21 @@ impl Profile {
     /// # Errors
     /// `Incompatible` for another reference.
     pub fn update(&mut self, batch: &RecordBatch, reference: Option<&Reference>) -> Result<()> {
-        self.update_with(batch, reference, |columns, each| columns.iter_mut().for_each(each))
+        self.update_on(spread::of_monitors(), batch, reference)
     }
 
-    /// As [`update`](Self::update); `run` calls its second argument once per column, in any order and on any thread.
+    /// As [`update`](Self::update), with columns done as `how` does them.
     ///
     /// # Errors
     /// `Incompatible` for another reference.
-    pub fn update_with(
-        &mut self,
-        batch: &RecordBatch,
-        reference: Option<&Reference>,
-        run: impl FnOnce(&mut [ColumnProfile], &(dyn Fn(&mut ColumnProfile) + Sync)),
-    ) -> Result<()> {
+    pub fn update_on(&mut self, how: Spread, batch: &RecordBatch, reference: Option<&Reference>) -> Result<()> {
         if self.reference.as_deref() != reference.map(Reference::id) {
             return Err(Error::incompatible("the profile was made with another reference"));
         }
         self.rows += batch.num_rows() as u64;
         self.kept += batch.num_rows() as u64;
         self.squares = self.squares.saturating_add(batch.num_rows() as u64);
-        run(&mut self.columns, &|column| {
+        spread::on_each(how, batch.num_rows(), &mut self.columns, |column| {
             let bins = reference.and_then(|reference| reference.column(&column.column.name)).and_then(|fixed| fixed.bins.as_ref());
             if let Some(array) = batch.column_by_name(&column.column.name) {
                 column.update(array.as_ref(), bins, &mut Vec::new());
@@ -661,7 +666,7 @@ impl Profile {
 
     /// The profile as a snapshot; equal profiles give equal bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut writer = Writer::new();
+        let mut writer = Writer::dense();
         self.encode(&mut writer);
         writer.seal(SnapshotKind::Profile)
     }
@@ -702,6 +707,19 @@ mod tests {
         let mut profile = Profile::new(&Schema::infer(&rows).unwrap(), None).unwrap();
         profile.update(&rows, None).unwrap();
         Reference::from_profile(&profile, 20, None).unwrap()
+    }
+
+    #[test]
+    fn columns_done_side_by_side_are_as_those_done_in_turn() {
+        let columns = (0..9).map(|at| (format!("x{at}"), Arc::clone(uniform(3000, at, 0).column(0))));
+        let rows = RecordBatch::try_from_iter(columns).unwrap();
+        let mut made =
+            [Profile::new(&Schema::infer(&rows).unwrap(), None).unwrap(), Profile::new(&Schema::infer(&rows).unwrap(), None).unwrap()];
+        made[0].update_on(|_, _, work| work(), &rows, None).unwrap();
+        let together: Spread = |_, _, work| std::thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(work))));
+        made[1].update_on(together, &rows, None).unwrap();
+        assert_eq!(made[0], made[1]);
+        assert!(made[1].columns.iter().all(|column| column.count == 3000 && column.nulls > 0));
     }
 
     #[test]

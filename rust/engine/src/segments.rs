@@ -10,7 +10,7 @@ use barograph_core::scores::Score;
 use barograph_core::scores::psi::PsiTest;
 use barograph_core::scores::share::ShareTest;
 
-use crate::coarse::{Plan, SegmentCounts};
+use crate::coarse::{Counters, Plan, SegmentCounts};
 use crate::profile::Profile;
 use crate::reference::Reference;
 use crate::report::{MODEL, Method, Row, Verdict};
@@ -95,23 +95,40 @@ impl Segments {
         Ok(())
     }
 
-    /// Counters of a tile, segment column by segment column.
-    pub(crate) fn sizes(&self) -> Vec<usize> {
-        self.columns.iter().map(|(counts, _)| counts.flat().len()).collect()
+    /// Counters of a tile: for each segment column, value by value, how many each of the tested columns has.
+    pub(crate) fn sizes(&self) -> Vec<Vec<usize>> {
+        let of_value = |plan: &Plan| plan.iter().map(|(_, groups)| groups.counters()).collect::<Vec<_>>();
+        self.columns.iter().map(|(counts, plan)| of_value(plan).repeat(counts.names.len() + 1)).collect()
     }
 
-    /// Takes the counts out.
-    pub(crate) fn take(&mut self) -> BTreeMap<i64, Vec<Vec<u64>>> {
-        let flat = |tile: Vec<SegmentCounts>| -> Vec<Vec<u64>> { tile.iter().map(SegmentCounts::flat).collect() };
-        std::mem::take(&mut self.tiles).into_iter().map(|(start, tile)| (start, flat(tile))).collect()
+    /// Takes the counts out, all values side by side, and of tiles in which some were pooled how many were not.
+    pub(crate) fn take(&mut self) -> (Counters, BTreeMap<i64, Vec<usize>>) {
+        let (mut counts, mut pooled) = (BTreeMap::new(), BTreeMap::new());
+        for (start, tile) in std::mem::take(&mut self.tiles) {
+            if tile.iter().zip(&self.columns).any(|(tile, (all, _))| tile.names.len() < all.names.len()) {
+                pooled.insert(start, tile.iter().map(|counts| counts.names.len()).collect());
+            }
+            counts.insert(start, tile.iter().zip(&self.columns).map(|(tile, (all, _))| tile.flat(all.names.len())).collect());
+        }
+        (counts, pooled)
     }
 
     /// Adds counts of the same segments, of tiles that begin at or after `closed`.
-    pub(crate) fn add(&mut self, tiles: &BTreeMap<i64, Vec<Vec<u64>>>, closed: i64) {
-        let columns = &self.columns;
+    pub(crate) fn add(&mut self, tiles: &Counters, pooled: &BTreeMap<i64, Vec<usize>>, closed: i64) {
+        let (columns, kept) = (&self.columns, self.kept);
         for (start, theirs) in tiles.range(closed..) {
-            let tile = self.tiles.entry(*start).or_insert_with(|| columns.iter().map(|(counts, _)| counts.clone()).collect());
-            tile.iter_mut().zip(theirs).for_each(|(mine, theirs)| mine.add(theirs));
+            let empty = || columns.iter().map(|(counts, _)| counts.pooled(kept)).collect();
+            let tile = self.tiles.entry(*start).or_insert_with(empty);
+            for (at, ((mine, theirs), (all, _))) in tile.iter_mut().zip(theirs).zip(columns).enumerate() {
+                let told = pooled.get(start).and_then(|told| told.get(at)).copied().unwrap_or(usize::MAX);
+                if mine.names.len().min(told) >= all.names.len() {
+                    mine.add(theirs);
+                    continue;
+                }
+                let mut counts = all.clone();
+                counts.add(theirs);
+                mine.merge_pooled(&counts.pooled(told));
+            }
         }
         self.keep_within();
     }
@@ -127,11 +144,7 @@ impl Segments {
     pub(crate) fn merge(&mut self, other: &Self, closed: i64) {
         for (start, theirs) in other.tiles.range(closed..) {
             match self.tiles.get_mut(start) {
-                Some(mine) => mine.iter_mut().zip(theirs).for_each(|(mine, theirs)| {
-                    // What one has pooled cannot be told apart any more.
-                    mine.pool(theirs.names.len());
-                    mine.merge(&theirs.pooled(mine.names.len()));
-                }),
+                Some(mine) => mine.iter_mut().zip(theirs).for_each(|(mine, theirs)| mine.merge_pooled(theirs)),
                 None => drop(self.tiles.insert(*start, theirs.clone())),
             }
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow_array::{ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampNanosecondArray};
 use barograph_core::hash::murmur3_of_word;
 use barograph_engine::delta::Delta;
+use barograph_engine::governor::Detail;
 use barograph_engine::monitor::{Config, Monitor, Roles};
 use barograph_engine::policy::Policy;
 use barograph_engine::{Reference, ReferenceBuilder, Schema};
@@ -18,6 +19,11 @@ fn draw(row: u64, what: u64) -> f64 {
     (murmur3_of_word(row, what).0 >> 11) as f64 / (1u64 << 53) as f64
 }
 
+/// Half of them of one, the others of thirteen that are of all sizes.
+fn country(row: u64) -> String {
+    if row.is_multiple_of(2) { "de".to_owned() } else { format!("c{:02}", (13.0 * draw(row, 7) * draw(row, 8)) as u64) }
+}
+
 /// Events of six hours, of which the last two have moved.
 fn events(rows: &[u64]) -> RecordBatch {
     let time = |row: u64| (row as i64) * 6 * HOUR / EVENTS as i64;
@@ -25,7 +31,7 @@ fn events(rows: &[u64]) -> RecordBatch {
     let columns: Vec<(&str, ArrayRef)> = vec![
         ("x", Arc::new(rows.iter().map(|row| (row % 11 != 0).then(|| draw(*row, 1) + moved(*row))).collect::<Float64Array>())),
         ("c", Arc::new(rows.iter().map(|row| Some(["a", "b", "c"][(draw(*row, 2) * 3.0) as usize])).collect::<StringArray>())),
-        ("country", Arc::new(rows.iter().map(|row| Some(["de", "fr"][(row % 2) as usize])).collect::<StringArray>())),
+        ("country", Arc::new(rows.iter().map(|row| Some(country(*row))).collect::<StringArray>())),
         ("id", Arc::new(rows.iter().map(|row| Some(*row as i64)).collect::<Int64Array>())),
         ("at", Arc::new(rows.iter().map(|row| Some(time(*row))).collect::<TimestampNanosecondArray>())),
         ("score", Arc::new(rows.iter().map(|row| Some(draw(*row, 3))).collect::<Float64Array>())),
@@ -133,6 +139,42 @@ fn the_judge_of_many_is_one_that_has_seen_it_all() {
         assert_eq!(judge.alerts(), alone.alerts());
         assert_eq!(judge.to_bytes().unwrap(), alone.to_bytes().unwrap());
     }
+}
+
+#[test]
+fn what_one_has_pooled_is_pooled_at_the_judge() {
+    let reference = reference();
+    let (all, pooled) = (Detail::default(), Detail { level: 1 });
+    let history = |monitor: &mut Monitor| {
+        monitor.tick(10 * HOUR).unwrap();
+        monitor.history(i64::MIN).cloned().collect::<Vec<_>>()
+    };
+    let mut alone = monitor(&reference);
+    alone.keep(pooled);
+    observe(&mut alone, &(0..EVENTS).collect::<Vec<_>>());
+    let expected = history(&mut alone);
+    let others = |row: &barograph_engine::report::Row| row.segment.as_deref() == Some("country=(other)");
+    assert!(expected.iter().any(others));
+    for (of_judge, of_edges) in [(all, [pooled, pooled]), (all, [all, pooled]), (all, [pooled, all]), (pooled, [all, all])] {
+        let mut judge = monitor(&reference);
+        judge.keep(of_judge);
+        for (edge, detail) in of_edges.into_iter().enumerate() {
+            let mut own = monitor(&reference);
+            own.hand_on();
+            own.keep(detail);
+            observe(&mut own, &(0..EVENTS).filter(|row| row % 2 == edge as u64).collect::<Vec<_>>());
+            for delta in own.cut(99).unwrap() {
+                let bytes = delta.to_bytes();
+                let read = Delta::from_bytes(&bytes, &judge).unwrap();
+                assert_eq!(read.to_bytes(), bytes);
+                judge.add_delta(&read).unwrap();
+            }
+        }
+        assert_eq!(history(&mut judge), expected);
+    }
+    let mut judge = monitor(&reference);
+    observe(&mut judge, &(0..EVENTS).collect::<Vec<_>>());
+    assert!(!history(&mut judge).iter().any(others), "all are told apart where nothing was pooled");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::{fs, panic};
 
 use arrow_array::RecordBatch;
 use barograph_core::codec::{Reader, Writer};
+use barograph_server::bucket::parcel::Held;
 use barograph_server::config::Config;
 use barograph_server::files::Files;
 use barograph_server::ingest::cloudevents::Side;
@@ -21,6 +22,7 @@ use barograph_server::secret::Secret;
 use barograph_server::shape::Shape;
 use barograph_server::streams::{Numbered, is_name};
 use barograph_server::wal::{self, Cursor, Log, Unread};
+use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 
 const KEY: &[u8] = b"0123456789abcdef";
@@ -179,6 +181,13 @@ fn measurement(bytes: &[u8]) {
     }
 }
 
+fn parcel(bytes: &[u8]) {
+    if let Ok(held) = Held::from_bytes(&Bytes::copy_from_slice(bytes), 1 << 20) {
+        let again = Bytes::from(held.to_bytes().expect("what was read can be written"));
+        assert_eq!(Held::from_bytes(&again, 1 << 20).expect("and read"), held);
+    }
+}
+
 fn config(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     // A secret may be in a file: none of this machine is read.
@@ -235,15 +244,16 @@ fuzz_target!(
     init: {
         let aborts = panic::take_hook();
         panic::set_hook(Box::new(move |what| {
-            // Those of Arrow's reader are caught where it is called; one that is not comes to the fuzzer all the same.
-            if !what.location().is_some_and(|location| location.file().contains("/arrow-")) {
+            // Those of the readers of Arrow and Parquet are caught where they are called; one that is not comes to the fuzzer all the same.
+            let readers = ["/arrow-", "/parquet-"];
+            if !what.location().is_some_and(|location| readers.iter().any(|reader| location.file().contains(reader))) {
                 aborts(what);
             }
         }));
     },
     |data: &[u8]| {
         let Some((choice, bytes)) = data.split_first() else { return };
-        match choice % 11 {
+        match choice % 12 {
             0 => record(bytes),
             1 => model(bytes),
             2 => {
@@ -262,7 +272,8 @@ fuzz_target!(
             7 => measurement(bytes),
             8 => config(bytes),
             9 => privacy(bytes),
-            _ => settings(bytes),
+            10 => settings(bytes),
+            _ => parcel(bytes),
         }
     }
 );

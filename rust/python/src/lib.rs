@@ -23,6 +23,9 @@ mod sidecar;
 mod sketches;
 #[cfg(unix)]
 mod stores;
+// Wheels for Windows are built without the sidecar, and count on all cores too.
+#[path = "../../server/src/threads.rs"]
+mod threads;
 
 use barograph_engine::report::Method;
 use pyo3::prelude::*;

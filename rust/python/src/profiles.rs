@@ -1,6 +1,6 @@
 //! Profiles and their columns.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use barograph_core::sketches::{FrequentItems, Kll};
 use barograph_core::{Error, ErrorKind};
@@ -13,6 +13,7 @@ use pyo3::types::PyBytes;
 use crate::border::for_each_batch;
 use crate::errors::{Raise, raised};
 use crate::references::PyReference;
+use crate::threads::on_all_cores;
 
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing panics while it is held, so what a poisoned lock guards is whole.
@@ -156,7 +157,7 @@ impl ProfileBuilder {
                 *profile = Some(Profile::new(&Schema { columns }, reference)?);
             }
             match profile.as_mut() {
-                Some(profile) => profile.update_with(batch, reference, |columns, each| on_all_cores(batch.num_rows(), columns, each)),
+                Some(profile) => profile.update_on(on_all_cores, batch, reference),
                 None => Ok(()),
             }
         })
@@ -168,38 +169,6 @@ impl ProfileBuilder {
             None => Err(raised(&Error::invalid("no frame was given"))),
         }
     }
-}
-
-/// Fewer cells than this are done before a thread has started.
-const CELLS_PER_THREAD: usize = 1 << 17;
-
-/// Calls `each` once per column, on as many threads as there are cores and work; `BAROGRAPH_THREADS` sets a lower limit.
-fn on_all_cores<T: Send>(rows: usize, columns: &mut [T], each: &(dyn Fn(&mut T) + Sync)) {
-    static CORES: OnceLock<usize> = OnceLock::new();
-    let cores = *CORES.get_or_init(|| {
-        let wanted = std::env::var("BAROGRAPH_THREADS").ok().and_then(|text| text.parse().ok()).unwrap_or(usize::MAX);
-        std::thread::available_parallelism().map_or(1, usize::from).min(wanted)
-    });
-    let threads = cores.min(columns.len()).min(rows.saturating_mul(columns.len()) / CELLS_PER_THREAD);
-    if threads <= 1 {
-        return columns.iter_mut().for_each(each);
-    }
-    let queue = Mutex::new(columns.iter_mut());
-    let work = || {
-        loop {
-            let next = lock(&queue).next();
-            match next {
-                Some(column) => each(column),
-                None => break,
-            }
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 1..threads {
-            scope.spawn(work);
-        }
-        work();
-    });
 }
 
 /// The frame's columns, with kind and role of the reference where it knows them.

@@ -219,6 +219,11 @@ impl PyTheta {
     }
 
     #[getter]
+    fn lg_k(&self) -> u8 {
+        lock(&self.inner).lg_k()
+    }
+
+    #[getter]
     fn estimate(&self) -> f64 {
         lock(&self.inner).estimate()
     }

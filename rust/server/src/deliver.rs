@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, Sender};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -15,9 +15,13 @@ use crate::shard::clock;
 use crate::sidecar::Sidecar;
 use crate::sinks::{Deliveries, Pace, test_alert};
 
+/// A change of an alert: the model, its generation, the number of the change, the alert. None comes last.
+pub type Change = Option<(String, String, u64, Alert)>;
+
 /// What brings changes into the outbox.
 pub struct Running {
     stop: Arc<AtomicBool>,
+    last: Sender<Change>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -37,31 +41,25 @@ pub fn test(config: &Config) -> Result<()> {
 }
 
 /// Starts to deliver.
-pub fn start(sidecar: &Arc<Sidecar>, changes: Receiver<(String, String, u64, Alert)>) -> Running {
+pub fn start(sidecar: &Arc<Sidecar>, last: Sender<Change>, changes: Receiver<Change>) -> Running {
     let deliveries = Deliveries::start(Arc::clone(&sidecar.control), &sidecar.config.load().sinks, Pace::default());
     let deliveries = Arc::clone(sidecar.deliveries.get_or_init(|| Arc::new(deliveries)));
     let stop = Arc::new(AtomicBool::new(false));
     let stopping = Arc::clone(&stop);
     let thread = std::thread::Builder::new().name("alerts".to_owned()).spawn(move || {
-        loop {
-            match changes.recv_timeout(Duration::from_millis(100)) {
-                Ok((model, generation, index, alert)) => {
-                    while let Err(problem) = deliveries.tell(&model, &generation, index, &alert, clock()) {
-                        note::error(&format!("an alert of {model} could not be put on its way: {}", problem.detail));
-                        if stopping.load(Ordering::Relaxed) {
-                            // It is told again when the model is opened.
-                            return;
-                        }
-                        std::thread::sleep(Duration::from_secs(1));
-                    }
+        while let Ok(Some((model, generation, index, alert))) = changes.recv() {
+            while let Err(problem) = deliveries.tell(&model, &generation, index, &alert, clock()) {
+                note::error(&format!("an alert of {model} could not be put on its way: {}", problem.detail));
+                if stopping.load(Ordering::Relaxed) {
+                    // It is told again when the model is opened.
+                    return;
                 }
-                Err(RecvTimeoutError::Timeout) if !stopping.load(Ordering::Relaxed) => {}
-                Err(_) => return,
+                std::thread::sleep(Duration::from_secs(1));
             }
         }
     });
     let thread = thread.map_err(|error| note::error(&format!("alerts cannot be delivered: {error}"))).ok();
-    Running { stop, thread }
+    Running { stop, last, thread }
 }
 
 /// Takes the sinks of another configuration.
@@ -74,6 +72,7 @@ pub fn restate(sidecar: &Arc<Sidecar>, config: &Config) {
 /// Ends it: what models told is in the outbox, what is being sent may finish.
 pub fn stop(sidecar: &Arc<Sidecar>, running: Running) {
     running.stop.store(true, Ordering::Relaxed);
+    let _ = running.last.send(None);
     let _ = running.thread.map(JoinHandle::join);
     if let Some(deliveries) = sidecar.deliveries.get() {
         deliveries.stop();

@@ -99,7 +99,8 @@ impl Examples {
         let Some(wanted) = shape.examples else { return };
         let Some(keys) = batch.column_by_name(Mark::Id.name()).and_then(|keys| keys.as_fixed_size_binary_opt()) else { return };
         let times = batch.column_by_name(Mark::Time.name()).and_then(|times| barograph_engine::frame::nanoseconds(times.as_ref()));
-        let mut columns: Vec<&String> = shape.kinds.keys().collect();
+        let of_reference = |name: &&String| Mark::ALL.iter().all(|mark| mark.name() != name.as_str());
+        let mut columns: Vec<&String> = shape.kinds.keys().filter(of_reference).collect();
         columns.sort_unstable();
         let most = (BYTES / WINDOWS / (32 * columns.len() + 128)).clamp(LEAST_EVENTS, EVENTS);
         self.with(|windows| {
@@ -122,7 +123,10 @@ impl Examples {
                 let text = texts.filter(|texts| texts.is_valid(row)).map(|texts| texts.value(row));
                 let whole = || i64::try_from(key as i128).ok().map(|whole| whole.to_string());
                 let Some(id) = text.filter(|text| text.len() <= MOST_TEXT).map(str::to_owned).or_else(whole) else { continue };
-                let value = |name: &&String| batch.column_by_name(name).map_or(Single::Null, |column| single(column.as_ref(), row));
+                let value = |name: &&String| {
+                    let under = || batch.column_by_name(shape.said.get(*name)?.name());
+                    batch.column_by_name(name).or_else(under).map_or(Single::Null, |column| single(column.as_ref(), row))
+                };
                 let values = columns.iter().map(value).collect();
                 known.kept.insert(place, Kept { key, id, values });
                 if known.kept.len() > most {
@@ -232,6 +236,18 @@ mod tests {
         examples.erase(key_of_name("tx-1"));
         assert_eq!(find(9), ["-8", "7", "tx-2"]);
         assert!(examples.find(3 * HOUR, "nobody", &above, 9, &reference, &settings).is_empty());
+    }
+
+    #[test]
+    fn what_the_model_said_is_found_under_the_name_it_has_in_the_reference() {
+        let (examples, settings) = (Examples::default(), Settings::default());
+        let shape = Shape { said: HashMap::from([("x".to_owned(), Mark::Score)]), ..shape() };
+        let whole = batch(&[key_of_integer(7)], 99.0, 3);
+        let score = |name: &str| if name == "x" { "_score".to_owned() } else { name.to_owned() };
+        let named = whole.schema().fields().iter().map(|field| score(field.name())).zip(whole.columns().to_vec()).collect::<Vec<_>>();
+        examples.add(&RecordBatch::try_from_iter(named).unwrap(), None, &shape, 0);
+        let found = examples.find(3 * HOUR, "x", &["above the reference".to_owned()], 9, &reference(), &settings);
+        assert_eq!(found.iter().map(|example| example.id.as_str()).collect::<Vec<_>>(), ["7"]);
     }
 
     #[test]

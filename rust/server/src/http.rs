@@ -2,6 +2,8 @@
 
 use std::convert::Infallible;
 use std::io::Read;
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -13,6 +15,7 @@ use hyper::{Request, Response, StatusCode};
 use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::idle::Reach;
 use crate::models::Models;
 use crate::problem::{Outcome, Problem};
 
@@ -137,7 +140,8 @@ pub fn is_object(body: &[u8]) -> Outcome<()> {
     }
 }
 
-/// Reads a body, decoded, within `limit` bytes; it holds memory of the budget until the permit is given back.
+/// Reads a body, decoded, within `limit` bytes; it holds memory of the budget until the permit is given back. With `reach` it comes in larger
+/// parts.
 ///
 /// # Errors
 /// 408 for one that comes too slowly, 413, 415, 429.
@@ -146,6 +150,7 @@ pub async fn body(
     request: &mut Request<Incoming>,
     limit: usize,
     models: &Models,
+    reach: Option<&Arc<Reach>>,
 ) -> Outcome<(Bytes, OwnedSemaphorePermit)> {
     let incoming = request.body_mut();
     let large = || Problem::too_large(format!("a body has at most {limit} bytes, decoded")).hint("send several");
@@ -155,12 +160,26 @@ pub async fn body(
         return Err(large());
     }
     let mut permit = models.reserve(2 * announced.unwrap_or(0))?;
+    let stretched = announced.and(reach).map(Reach::stretch);
     let began = Instant::now();
     let (mut first, mut all, mut length) = (None::<Bytes>, Vec::new(), 0);
+    // One clock for all parts, set anew only when it rings.
+    let mut clock = pin!(tokio::time::sleep(PATIENCE));
+    let mut heard = began;
     loop {
-        let frame = tokio::time::timeout(PATIENCE, incoming.frame()).await;
-        let frame = frame.map_err(|_| Problem::new(408, "too slow", "no part of the body came for 10 s"))?;
+        let frame = tokio::select! {
+            biased;
+            frame = incoming.frame() => frame,
+            () = clock.as_mut() => {
+                if heard.elapsed() >= PATIENCE {
+                    return Err(Problem::new(408, "too slow", "no part of the body came for 10 s"));
+                }
+                clock.as_mut().reset((heard + PATIENCE).into());
+                continue;
+            }
+        };
         let Some(frame) = frame else { break };
+        heard = Instant::now();
         let frame = frame.map_err(|_| Problem::bad("the body ended too early"))?;
         let Ok(data) = frame.into_data() else { continue };
         length += data.len();
@@ -170,7 +189,7 @@ pub async fn body(
         if announced.is_none() {
             permit.merge(models.reserve(2 * data.len())?);
         }
-        if began.elapsed().as_secs_f64() > PATIENCE.as_secs_f64() + length as f64 / SLOWEST {
+        if (heard - began).as_secs_f64() > PATIENCE.as_secs_f64() + length as f64 / SLOWEST {
             return Err(Problem::new(408, "too slow", "the body comes too slowly"));
         }
         if let Some(first) = first.take() {
@@ -183,6 +202,7 @@ pub async fn body(
             all.extend_from_slice(&data);
         }
     }
+    drop(stretched);
     let raw = first.unwrap_or_else(|| all.into());
     let decoded = match text(headers, "content-encoding").map(str::trim) {
         None | Some("" | "identity") => raw,

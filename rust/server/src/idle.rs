@@ -1,22 +1,53 @@
 //! A connection that ends when nothing has moved on it for too long: before its first byte, between requests, or in the middle of an answer
-//! that nobody reads. Answers to requests that came together go together: each by itself would wake its reader.
+//! that nobody reads. Answers to requests that came together go together: each by itself would wake its reader. And no more is read at once
+//! than there is memory for.
 
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
 /// Bytes of answers that are held back, and how many answers.
 const MOST_HELD: usize = 16 << 10;
 const MOST_PUT_OFF: u32 = 16;
 
+/// Bytes that are read at once of what has no memory of its own yet.
+const USUAL: usize = 64 << 10;
+
+/// How many bodies that have their memory are being read from a stream: of those more is read at once than of what else may come.
+#[derive(Debug, Default)]
+pub struct Reach(AtomicUsize);
+
+impl Reach {
+    /// Whether a body has its memory now.
+    pub fn stretch(self: &Arc<Self>) -> Stretched {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Stretched(Arc::clone(self))
+    }
+}
+
+/// While a body is read that has its memory.
+#[derive(Debug)]
+pub struct Stretched(Arc<Reach>);
+
+impl Drop for Stretched {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// A stream that is watched.
 pub struct Watched<S> {
     stream: S,
+    /// Bytes that were looked at and not read.
+    first: Vec<u8>,
+    reach: Arc<Reach>,
     /// Whether the reader has asked for more than there is: until then it has requests before it, and their answers will follow.
     drained: bool,
     /// Bytes that were written and not sent yet; how often they should have been.
@@ -33,7 +64,23 @@ pub struct Watched<S> {
 impl<S> Watched<S> {
     /// A stream that may be silent for so long before its first byte, and so long later.
     pub fn new(stream: S, limit: Duration, later: Duration) -> Self {
-        Self { stream, drained: true, held: Vec::new(), put_off: 0, limit, later, alarm: Box::pin(sleep(limit)), last: Instant::now() }
+        Self {
+            stream,
+            first: Vec::new(),
+            reach: Arc::default(),
+            drained: true,
+            held: Vec::new(),
+            put_off: 0,
+            limit,
+            later,
+            alarm: Box::pin(sleep(limit)),
+            last: Instant::now(),
+        }
+    }
+
+    /// What says how much is read of it at once.
+    pub fn reach(&self) -> Arc<Reach> {
+        Arc::clone(&self.reach)
     }
 
     fn moved(&mut self) {
@@ -63,6 +110,26 @@ impl<S> Watched<S> {
     }
 }
 
+impl<S: AsyncRead + AsyncWrite + Unpin> Watched<S> {
+    /// Whether it begins with these bytes, of which as many are waited for as are the same.
+    ///
+    /// # Errors
+    /// Of the stream; or it is silent for too long.
+    pub async fn begins_with(&mut self, start: &[u8]) -> io::Result<bool> {
+        let mut first = vec![0; start.len()];
+        let mut length = 0;
+        while length < start.len() && first[..length] == start[..length] {
+            match self.read(&mut first[length..]).await? {
+                0 => break,
+                read => length += read,
+            }
+        }
+        first.truncate(length);
+        self.first = first;
+        Ok(self.first == start)
+    }
+}
+
 impl<S: AsyncWrite + Unpin> Watched<S> {
     /// Sends what was held back.
     fn send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -84,7 +151,20 @@ impl<S: AsyncWrite + Unpin> Watched<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Watched<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match Pin::new(&mut self.stream).poll_read(context, buffer) {
+        let this = &mut *self;
+        if !this.first.is_empty() {
+            let length = this.first.len().min(buffer.remaining());
+            buffer.put_slice(&this.first[..length]);
+            drop(this.first.drain(..length));
+            this.drained = false;
+            return Poll::Ready(Ok(()));
+        }
+        let read = if buffer.remaining() <= USUAL || this.reach.0.load(Ordering::Relaxed) > 0 {
+            Pin::new(&mut this.stream).poll_read(context, buffer)
+        } else {
+            Pin::new(&mut (&mut this.stream).take(USUAL as u64)).poll_read(context, buffer)
+        };
+        match read {
             Poll::Pending => {
                 self.drained = true;
                 if let Poll::Ready(Err(error)) = self.send(context) {
@@ -194,5 +274,43 @@ mod tests {
         let mut rest = Vec::new();
         client.read_to_end(&mut rest).await.unwrap();
         assert!(rest.len() == MOST_HELD + 4 && rest.ends_with(b"end"));
+    }
+
+    #[tokio::test]
+    async fn what_was_looked_at_is_read_again() {
+        for (parts, begins) in [(&["st", "a", "rt and more"][..], true), (&["sta", "ys"], false), (&["x"], false), (&["star"], false)] {
+            let (mut client, server) = duplex(64);
+            let mut server = Watched::new(server, LONG, LONG);
+            let sending = async {
+                for part in parts {
+                    client.write_all(part.as_bytes()).await.unwrap();
+                    tokio::task::yield_now().await;
+                }
+                drop(client);
+            };
+            let reading = async {
+                assert_eq!(server.begins_with(b"start").await.unwrap(), begins, "{parts:?}");
+                let mut all = String::new();
+                server.read_to_string(&mut all).await.unwrap();
+                assert_eq!(all, parts.concat());
+            };
+            tokio::join!(sending, reading);
+        }
+    }
+
+    #[tokio::test]
+    async fn more_is_read_at_once_only_of_what_has_its_memory() {
+        let (mut client, server) = duplex(1 << 20);
+        let mut server = Watched::new(server, LONG, LONG);
+        client.write_all(&vec![7; 1 << 20]).await.unwrap();
+        let mut room = vec![0; 256 << 10];
+        assert_eq!(server.read(&mut room).await.unwrap(), USUAL);
+        let reach = server.reach();
+        let (one, other) = (reach.stretch(), reach.stretch());
+        drop(one);
+        assert_eq!(server.read(&mut room).await.unwrap(), 256 << 10);
+        drop(other);
+        assert_eq!(server.read(&mut room).await.unwrap(), USUAL);
+        assert!(room.iter().all(|byte| *byte == 7));
     }
 }

@@ -5,6 +5,7 @@ pub mod api;
 pub mod bucket;
 pub mod budget;
 pub mod config;
+pub(crate) mod connection;
 pub mod control;
 pub mod counters;
 pub mod cpu;
@@ -30,6 +31,7 @@ pub mod pairing;
 pub mod pending;
 pub mod privacy;
 pub mod problem;
+pub(crate) mod prompt;
 pub mod push;
 pub mod record;
 pub mod rows;
@@ -43,6 +45,7 @@ pub mod store;
 pub mod strays;
 pub mod streams;
 pub(crate) mod tables;
+pub mod threads;
 pub mod wal;
 
 /// What can be asked, as an `OpenAPI` document.

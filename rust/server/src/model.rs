@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_array::{Array, ArrayRef, FixedSizeBinaryArray, RecordBatch, UInt64Array};
+use arrow_array::{Array, ArrayRef, FixedSizeBinaryArray, RecordBatch, RecordBatchOptions, UInt64Array};
 use arrow_schema::{DataType, Field, Schema as ArrowSchema};
 use barograph_core::codec::{Reader, Writer};
 use barograph_core::hash::murmur3_x64_128;
@@ -989,7 +989,9 @@ impl Learning {
                     None => arrow_array::new_null_array(field.data_type(), batch.num_rows()),
                 })
             });
-            RecordBatch::try_new(Arc::clone(&schema), columns.collect())
+            // Events may have no column at all.
+            let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+            RecordBatch::try_new_with_options(Arc::clone(&schema), columns.collect(), &rows)
         });
         let alike = alike.collect::<std::result::Result<Vec<_>, _>>().map_err(|error| Error::invalid(error.to_string()))?;
         arrow_select::concat::concat_batches(&schema, &alike).map_err(|error| Error::invalid(error.to_string()))

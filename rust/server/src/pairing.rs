@@ -501,7 +501,7 @@ impl Pairing {
     /// `Decode` for bytes that `encode` did not write.
     pub fn decode(reader: &mut Reader<'_>) -> Result<Self> {
         let mut out = Self { now: reader.i64()?, ..Self::default() };
-        let mut count = || reader.u64();
+        let mut count = || reader.count();
         out.counts = Counts {
             joined: count()?,
             unanswered: count()?,
@@ -517,7 +517,7 @@ impl Pairing {
             out.done.insert(key);
             out.order.push_back((time, key));
         }
-        out.turn = reader.u64()?;
+        out.turn = reader.count()?;
         let odd = || Error::decode("the halves of events in a snapshot are not as they were written");
         for side in [Side::Request, Side::Response] {
             for _ in 0..reader.len(2)? {
@@ -527,7 +527,7 @@ impl Pairing {
                 let mut rows = Vec::new();
                 for at in 0..ids.len() {
                     let key = <[u8; 16]>::try_from(ids.value(at)).map(u128::from_be_bytes).map_err(|_| odd())?;
-                    let (time, turn) = (out.now.saturating_sub(reader.i64()?), reader.u64()?);
+                    let (time, turn) = (out.now.saturating_sub(reader.i64()?), reader.count()?);
                     let weight = u32::try_from(reader.u64()?).map_err(|_| odd())?;
                     rows.push(Waiting { key, time, turn, weight, waits: true });
                 }
@@ -958,6 +958,18 @@ mod tests {
         let bytes = writer.into_payload();
         for length in 0..bytes.len() {
             assert!(Pairing::decode(&mut Reader::new(&bytes[..length])).is_err(), "{length}");
+        }
+        // Six counts, nobody done, the turn, and no halves of either side: none of them may count beyond all there is.
+        for most in 0..8 {
+            let mut writer = Writer::new();
+            writer.i64(9);
+            let count = |at: u32| if at == most { u64::MAX } else { 1 };
+            (0..6).for_each(|at| writer.u64(count(at)));
+            writer.u64(0);
+            writer.u64(count(7));
+            [0, 0].into_iter().for_each(|none| writer.u64(none));
+            let read = Pairing::decode(&mut Reader::new(&writer.into_payload()));
+            assert_eq!(read.is_ok(), most == 6, "{most}");
         }
         let nothing = batch_of(vec![], 0).unwrap();
         assert!(pairing.add(Side::Request, &nothing, 1).unwrap_err().detail.contains("`_id`"));

@@ -350,6 +350,20 @@ mod tests {
     }
 
     #[test]
+    fn a_model_that_learns_from_events_without_columns_is_written_and_read() {
+        use crate::model::{Model, Settings};
+        use arrow_array::RecordBatchOptions;
+        let mut model = Model::new("m", Settings::default());
+        let rows = RecordBatchOptions::new().with_row_count(Some(3));
+        let none = RecordBatch::try_new_with_options(Arc::new(arrow_schema::Schema::empty()), vec![], &rows).unwrap();
+        for _ in 0..2 {
+            model.apply(&Record::new(1, Happening::Events(none.clone()))).unwrap();
+        }
+        let read = Model::from_bytes(&model.to_bytes().unwrap()).unwrap();
+        assert_eq!((read.counts, read.counts.events), (model.counts, 6));
+    }
+
+    #[test]
     fn a_record_of_a_newer_version_is_known_as_such() {
         let tick = Record { once: sample().once, ..Record::new(1, Happening::Tick) };
         let mut bytes = tick.to_bytes().unwrap();

@@ -4,28 +4,22 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use barograph_core::{Error, Result};
-use hyper::Request;
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, watch};
 use tokio_rustls::TlsAcceptor;
 
 use crate::access::Access;
-use crate::api::{self, Door};
+use crate::api::Door;
 use crate::budget::Spending;
 use crate::config::{Address, Config, Overrides, Tls};
+use crate::connection::{FAREWELL, welcome};
 use crate::control::Control;
 use crate::counters::Counters;
 use crate::files::Files;
@@ -37,14 +31,8 @@ use crate::note;
 use crate::record::Happening;
 use crate::shard::Setup;
 use crate::sidecar::{Sidecar, Told};
-use crate::{bucket, budget, datagrams, deliver, fleet, idle, push, strays};
+use crate::{bucket, budget, datagrams, deliver, fleet, push, strays};
 
-/// A request's head has to come within this time.
-const HEAD: Duration = Duration::from_secs(5);
-/// A connection on which nothing happens is closed after this time.
-const IDLE: Duration = Duration::from_secs(75);
-/// How long requests may take to end when the sidecar stops.
-const FAREWELL: Duration = Duration::from_secs(10);
 /// What a process is sent that writes beyond its limit on the size of files.
 const SIGXFSZ: i32 = 25;
 /// A part of the memory is for what is on its way.
@@ -63,6 +51,8 @@ pub fn run(overrides: &Overrides) -> Result<()> {
     if overrides.test_alert {
         return deliver::test(&config);
     }
+    // Large records are counted on all cores: one model may have all events.
+    barograph_engine::spread::spread_monitors(crate::threads::on_all_cores);
     // More threads than cores would only take turns.
     let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8));
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -96,7 +86,7 @@ async fn serve(config: Config, overrides: &Overrides) -> Result<()> {
     let setup = Setup {
         files: Files::default(),
         acknowledge: config.acknowledge,
-        outlet: Arc::new(Told { sender, stream: stream.clone(), control: Arc::clone(&control) }),
+        outlet: Arc::new(Told { sender: sender.clone(), stream: stream.clone(), control: Arc::clone(&control) }),
         pulse: Arc::default(),
         key: config.privacy_key.clone(),
         fleet: member.as_ref().map(|member| Arc::clone(&member.membership)),
@@ -125,7 +115,7 @@ async fn serve(config: Config, overrides: &Overrides) -> Result<()> {
     });
     let (stop, stopped) = watch::channel(false);
     let listening = listen(&sidecar, &stopped)?;
-    let deliveries = deliver::start(&sidecar, changes);
+    let deliveries = deliver::start(&sidecar, sender, changes);
     open(&sidecar).await;
     apply(&sidecar).await;
     sidecar.opened.store(true, Ordering::Relaxed);
@@ -375,58 +365,4 @@ pub(crate) fn free(path: &Path) -> Result<()> {
             .map_err(|error| failed(&format!("the socket {} of an earlier time could not be removed", path.display()), &error))?;
     }
     Ok(())
-}
-
-/// Serves a connection on a task of its own.
-fn welcome<S>(sidecar: &Arc<Sidecar>, stream: S, tls: Option<TlsAcceptor>, door: Door, stopped: &watch::Receiver<bool>)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    if !sidecar.counters.connect(sidecar.config.load().max_connections) {
-        return;
-    }
-    let (sidecar, stopped) = (Arc::clone(sidecar), stopped.clone());
-    tokio::spawn(async move {
-        let stream = idle::Watched::new(stream, HEAD, IDLE);
-        match tls {
-            None => converse(&sidecar, stream, door, stopped).await,
-            Some(tls) => {
-                if let Ok(Ok(stream)) = tokio::time::timeout(HEAD, tls.accept(stream)).await {
-                    converse(&sidecar, stream, door, stopped).await;
-                }
-            }
-        }
-        sidecar.counters.connections.fetch_sub(1, Ordering::Relaxed);
-    });
-}
-
-async fn converse<S>(sidecar: &Arc<Sidecar>, stream: S, door: Door, mut stopped: watch::Receiver<bool>)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let service = service_fn(|request: Request<Incoming>| {
-        let sidecar = Arc::clone(sidecar);
-        async move { Ok::<_, std::convert::Infallible>(crate::http::finished(api::answer(sidecar, request, door).await)) }
-    });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    // Timers have to be given: without one the limit on heads is none.
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(64 << 10).half_close(false);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(Duration::from_secs(20))
-        .keep_alive_timeout(Duration::from_secs(10))
-        .max_concurrent_streams(64)
-        .max_header_list_size(16 << 10)
-        .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(4 << 20);
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
-    let mut connection = pin!(connection);
-    tokio::select! {
-        // What goes wrong with a connection is its client's matter, and was answered as far as it could be.
-        _ = connection.as_mut() => return,
-        _ = stopped.changed() => {}
-    }
-    connection.as_mut().graceful_shutdown();
-    let _ = tokio::time::timeout(FAREWELL, connection).await;
 }

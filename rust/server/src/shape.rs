@@ -63,6 +63,8 @@ pub struct Shape {
     pub marks: HashMap<String, Mark>,
     /// Kinds of features by name. Fields that are not in here are dropped and counted, unless the shape is `open`.
     pub kinds: HashMap<String, Kind>,
+    /// Columns of the reference that come under the name of their role: what the model said.
+    pub said: HashMap<String, Mark>,
     /// Whether features that are not known become columns: the model is learning what it has.
     pub open: bool,
     /// What happens to fields before anything else does.
@@ -102,12 +104,13 @@ impl Shape {
         let kinds = columns.iter().map(|column| (column.name.clone(), column.kind));
         // What a model said is a column of its reference too, under a name of its own.
         let marks: HashMap<String, Mark> = own.chain(given).collect();
-        let mut kinds: HashMap<String, Kind> = kinds.collect();
+        let (mut kinds, mut said): (HashMap<String, Kind>, HashMap<String, Mark>) = (kinds.collect(), HashMap::new());
         for (role, mark) in [(Role::Prediction, Mark::Prediction), (Role::Score, Mark::Score)] {
             if let Some(column) = columns.iter().find(|column| column.role == role) {
                 kinds.insert(mark.name().to_owned(), column.kind);
+                said.insert(column.name.clone(), mark);
             }
         }
-        Self { marks, kinds, open: reference.is_none(), privacy: None, classes: classes.to_vec(), examples: None }
+        Self { marks, kinds, said, open: reference.is_none(), privacy: None, classes: classes.to_vec(), examples: None }
     }
 }

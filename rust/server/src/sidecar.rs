@@ -1,6 +1,7 @@
 //! The sidecar as all its threads share it.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -16,6 +17,7 @@ use crate::budget::Spending;
 use crate::config::Config;
 use crate::control::Control;
 use crate::counters::Counters;
+use crate::deliver::Change;
 use crate::exposition;
 use crate::fleet::Member;
 use crate::ingest::otlp::{self, Otlp};
@@ -227,14 +229,17 @@ impl Sidecar {
 
 /// Resident bytes of this process.
 pub fn memory() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    // All of it at once: it is asked for often, and a file that tells no length is read in small pieces.
+    let mut room = [0; 4096];
+    let read = std::fs::File::open("/proc/self/status").and_then(|mut file| file.read(&mut room)).unwrap_or(0);
+    let status = String::from_utf8_lossy(room.get(..read).unwrap_or_default());
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
 /// Tells what shards see: alerts into the outbox, both onto the stream.
 pub struct Told {
-    pub(crate) sender: std::sync::mpsc::Sender<(String, String, u64, Alert)>,
+    pub(crate) sender: std::sync::mpsc::Sender<Change>,
     pub(crate) stream: broadcast::Sender<(String, String)>,
     pub(crate) control: Arc<Control>,
 }
@@ -242,7 +247,7 @@ pub struct Told {
 impl Outlet for Told {
     fn changed(&self, entry: &Entry, index: u64, alert: &Alert) {
         // Nobody listening is no fault.
-        let _ = self.sender.send((entry.name.clone(), entry.generation.clone(), index, alert.clone()));
+        let _ = self.sender.send(Some((entry.name.clone(), entry.generation.clone(), index, alert.clone())));
         let text = json!({"model": entry.name, "index": index, "alert": alert});
         let _ = self.stream.send((entry.name.clone(), format!("event: alert\ndata: {text}\n\n")));
     }

@@ -531,6 +531,7 @@ impl ExponentialHistogram {
         let mut total = out.zero;
         for sign in 0..2 {
             let pages = reader.len(2)?;
+            out.counts.reserve(pages.min(OCTAVES) * width);
             let mut last = None;
             for _ in 0..pages {
                 let at = reader.u64()?;
@@ -539,11 +540,8 @@ impl ExponentialHistogram {
                 }
                 last = Some(at);
                 let start = out.page(sign, at as i32 + LOWEST_OCTAVE);
-                let counts = reader.counts(width)?;
-                for (to, count) in out.counts[start..start + width].iter_mut().zip(counts) {
-                    *to = count;
-                    total = total.checked_add(count).ok_or_else(|| Error::decode("the counts of a histogram do not fit 64 bits"))?;
-                }
+                let page = reader.counts_into(&mut out.counts[start..start + width])?;
+                total = total.checked_add(page).ok_or_else(|| Error::decode("the counts of a histogram do not fit 64 bits"))?;
             }
         }
         Ok(out)

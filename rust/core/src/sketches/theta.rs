@@ -88,6 +88,11 @@ impl Theta {
         self.settled().kept.len()
     }
 
+    /// Hashes that are kept, as a power of two.
+    pub fn lg_k(&self) -> u8 {
+        self.lg_k
+    }
+
     /// The estimated number of distinct values: exact while nothing was dropped.
     pub fn estimate(&self) -> f64 {
         let settled = self.settled();

@@ -66,12 +66,12 @@ impl Monitor {
         self.tile
     }
 
-    pub(crate) fn segment_sizes(&self) -> Vec<usize> {
+    pub(crate) fn segment_sizes(&self) -> Vec<Vec<usize>> {
         self.segments.sizes()
     }
 
-    pub(crate) fn moment_sizes(&self) -> Vec<usize> {
-        self.bets.sizes()
+    pub(crate) fn moment_sizes(&self) -> Vec<Vec<usize>> {
+        self.bets.sizes().into_iter().map(|size| vec![size]).collect()
     }
 
     pub(crate) fn moment_length(&self) -> i64 {
@@ -98,7 +98,7 @@ impl Monitor {
         self.tiles = fresh;
         last.tiles = tiles;
         (last.events, last.untimed) = (std::mem::take(&mut self.seen), std::mem::take(&mut self.untimed));
-        last.segments = self.segments.take();
+        (last.segments, last.pooled) = self.segments.take();
         last.moments = self.bets.take();
         last.pulse = std::mem::take(&mut self.pulse);
         if let Some(untold) = &mut self.untold {
@@ -144,7 +144,7 @@ impl Monitor {
         self.too_late += out.too_late;
         let closed = self.closed.unwrap_or(i64::MIN);
         self.bets.add(&delta.moments, closed);
-        self.segments.add(&delta.segments, closed);
+        self.segments.add(&delta.segments, &delta.pooled, closed);
         self.pulse.merge(&delta.pulse);
         self.lifetime.merge(&delta.lifetime)?;
         self.untimed += delta.untimed;

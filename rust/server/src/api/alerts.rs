@@ -8,6 +8,7 @@ use barograph_engine::compare_column;
 use serde_json::{Value, json};
 
 use super::Asked;
+use super::overview::open;
 use super::read::{MOST_PAGE, PAGE, document};
 use crate::http::Answer;
 use crate::problem::{Outcome, Problem};
@@ -32,14 +33,15 @@ pub(super) async fn alerts(asked: &Asked) -> Outcome<Answer> {
         .look(&entry, move |model| {
             let alerts = model.monitor().map(barograph_engine::Monitor::alerts).unwrap_or_default();
             let page: Vec<_> = alerts.iter().skip(after).take(limit).cloned().collect();
-            (page, model.monitor().map(barograph_engine::Monitor::open_alerts).unwrap_or_default(), alerts.len())
+            let open: Vec<u64> = model.monitor().map(|monitor| open(monitor).iter().map(|alert| alert.id).collect()).unwrap_or_default();
+            (page, open, alerts.len())
         })
         .await?;
     let standings = asked.sidecar.standings(&asked.model);
     let mut rows = Vec::new();
     for alert in &found {
         let mut value = serde_json::to_value(alert).unwrap_or(Value::Null);
-        let is_open = open.iter().any(|(column, _)| *column == alert.column);
+        let is_open = open.contains(&alert.id);
         if only_open && !is_open {
             continue;
         }

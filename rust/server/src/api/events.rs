@@ -3,7 +3,8 @@
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
-use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch};
+use arrow_buffer::BooleanBuffer;
 use barograph_core::hash::murmur3_x64_128;
 use barograph_engine::policy::Length;
 use bytes::Bytes;
@@ -25,6 +26,8 @@ use crate::streams::{self, Numbered};
 
 /// Bodies from this size on are decoded where they do not keep others waiting.
 const LARGE: usize = 64 << 10;
+/// And from this one on a tight budget where they lie ready and are only looked through: it takes about a millisecond.
+const LARGE_READY: usize = 4 << 20;
 /// Events may be so far ahead of the clock; what is farther would keep a window open for years.
 const AHEAD: i64 = 24 * 3600 * 1_000_000_000;
 
@@ -176,18 +179,37 @@ fn once(headers: &HeaderMap, entry: &Entry, body: &[u8], labels: bool) -> Outcom
     }
 }
 
+/// For which rows each of so many fair coins shows its head.
+fn heads(rows: usize, coins: u32) -> BooleanBuffer {
+    // Nobody outside can foresee them: the keys are the process's own.
+    let hat = std::hash::RandomState::new();
+    let mut thrown = 0u64;
+    // 64 rows throw together, until all of them have lost.
+    let words = std::iter::repeat_with(|| {
+        let mut heads = u64::MAX;
+        for _ in 0..coins {
+            heads &= hat.hash_one(thrown);
+            thrown += 1;
+            if heads == 0 {
+                break;
+            }
+        }
+        heads
+    });
+    BooleanBuffer::new(words.take(rows.div_ceil(64)).collect::<Vec<_>>().into(), 0, rows)
+}
+
 /// Leaves out every event for which one of so many fair coins says so. Halves stay: one without the other would be no event.
 fn thinned(happening: Happening, halvings: u32) -> Outcome<Happening> {
     let Happening::Events(batch) = happening else { return Ok(happening) };
     if halvings == 0 || batch.num_rows() == 0 {
         return Ok(Happening::Events(batch));
     }
-    // Coins that nobody outside can foresee: the keys are the process's own.
-    let coins = std::hash::RandomState::new();
-    let kept = (0..batch.num_rows()).map(|row| Some(coins.hash_one(row) >> (64 - halvings.min(16)) == 0)).collect();
+    let halvings = halvings.min(16);
+    let kept = BooleanArray::new(heads(batch.num_rows(), halvings), None);
     let batch =
         arrow_select::filter::filter_record_batch(&batch, &kept).map_err(|error| Problem::new(500, "internal error", error.to_string()))?;
-    Ok(Happening::Sample(halvings.min(16), batch))
+    Ok(Happening::Sample(halvings, batch))
 }
 
 /// `POST …/events` and `…/labels`.
@@ -196,7 +218,7 @@ pub(super) async fn events(asked: &Asked, request: &mut Request<Incoming>, label
     let sidecar = &asked.sidecar;
     let format = Format::of(asked)?;
     let entry = sidecar.entry_or_new(&asked.model, &asked.holder).await?;
-    let (body, mut permit) = http::body(&asked.headers, request, sidecar.config.load().max_body, &sidecar.models).await?;
+    let (body, mut permit) = asked.body(request, sidecar.config.load().max_body).await?;
     let size = body.len();
     if size == 0 {
         return Err(Problem::bad("the body is empty"));
@@ -208,7 +230,8 @@ pub(super) async fn events(asked: &Asked, request: &mut Request<Incoming>, label
         parts.iter().try_for_each(|part| check(part, labels))?;
         Ok(parts)
     };
-    let parts = if size < LARGE { work() } else { tokio::task::block_in_place(work) };
+    let large = if format == Format::Arrow && sidecar.spending.is_tight() { LARGE_READY } else { LARGE };
+    let parts = if size < large { work() } else { tokio::task::block_in_place(work) };
     let parts = parts.inspect_err(|_| sidecar.counters.undecoded(format.name()))?;
     let memory: usize = parts.iter().map(|part| memory_of(&part.decoded.batch)).sum();
     if memory > 2 * size {
@@ -263,7 +286,7 @@ pub(super) async fn profiles(asked: &Asked, request: &mut Request<Incoming>) -> 
     };
     let sidecar = &asked.sidecar;
     let entry = sidecar.models.entry(&asked.model)?;
-    let (body, permit) = http::body(&asked.headers, request, sidecar.config.load().max_body, &sidecar.models).await?;
+    let (body, permit) = asked.body(request, sidecar.config.load().max_body).await?;
     let once = once(&asked.headers, &entry, &body, false)?;
     let profile = barograph_engine::Profile::from_bytes(&body)?;
     let happening = Happening::Profile(body.to_vec(), time);
@@ -318,7 +341,7 @@ pub(super) async fn measured(asked: &Asked, request: &mut Request<Incoming>) -> 
         "application/x-protobuf" => false,
         other => return Err(Problem::new(415, "unsupported type", format!("`Content-Type` {other:?} is not OTLP"))),
     };
-    let (body, mut permit) = http::body(&asked.headers, request, sidecar.config.load().max_body, &sidecar.models).await?;
+    let (body, mut permit) = asked.body(request, sidecar.config.load().max_body).await?;
     let size = body.len();
     let undecoded = |_: &Problem| sidecar.counters.undecoded("otlp");
     let weight = otlp::weight(&body, json).inspect_err(undecoded)?;
@@ -370,4 +393,30 @@ async fn logged(sidecar: &Arc<Sidecar>, measurement: Measurement, once: Option<(
         .send(&entry, Happening::Measured(measurement), (0, Oddities::default()), once.map(|(key, body)| Ticket::Key(key, body)), None)
         .await
         .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_coin_leaves_half() {
+        const ROWS: usize = 1_000_003;
+        for coins in [1, 2, 5, 10, 16] {
+            let (one, other) = (heads(ROWS, coins), heads(ROWS, coins));
+            assert_eq!(one.len(), ROWS);
+            let share = 0.5f64.powi(coins as i32);
+            // Six standard deviations of a binomial count.
+            let bound = 6.0 * (ROWS as f64 * share * (1.0 - share)).sqrt() + 1.0;
+            assert!((one.count_set_bits() as f64 - ROWS as f64 * share).abs() < bound, "{coins}: {}", one.count_set_bits());
+            // Neither do neighbours keep together, nor do two batches lose the same rows.
+            let pairs = (1..ROWS).filter(|row| one.value(row - 1) && one.value(*row)).count() as f64;
+            let both = (&one & &other).count_set_bits() as f64;
+            let bound = 9.0 * (ROWS as f64 * share * share).sqrt() + 9.0;
+            assert!((pairs - ROWS as f64 * share * share).abs() < bound, "{coins}: {pairs}");
+            assert!((both - ROWS as f64 * share * share).abs() < bound, "{coins}: {both}");
+        }
+        assert_eq!(heads(0, 3).len(), 0);
+        assert_eq!(heads(70, 0).count_set_bits(), 70);
+    }
 }

@@ -58,7 +58,7 @@ pub(super) async fn deltas(asked: &Asked, request: &mut Request<Incoming>) -> Ou
         Parcels::Delta => sidecar.models.entry(&asked.model)?,
         Parcels::Events | Parcels::Labels => sidecar.entry_or_new(&asked.model, &asked.holder).await?,
     };
-    let (body, permit) = http::body(&asked.headers, request, sidecar.config.load().max_body, &sidecar.models).await?;
+    let (body, permit) = asked.body(request, sidecar.config.load().max_body).await?;
     let size = body.len() as u64;
     let ack = receive(sidecar, &entry, "delta", (what, body, size), numbered, permit).await?;
     let identity = (HeaderName::from_static(IDENTITY), sidecar.identity.clone());

@@ -18,12 +18,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header;
 use hyper::{HeaderMap, Method, Request};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::access::Scope;
-use crate::http::Answer;
+use crate::http::{self, Answer};
+use crate::idle::Reach;
 use crate::problem::{Outcome, Problem};
 use crate::sidecar::Sidecar;
 
@@ -81,12 +84,19 @@ pub(crate) struct Asked {
     pub(crate) object: String,
     /// Who asks.
     pub(crate) holder: String,
+    reach: Arc<Reach>,
 }
 
 impl Asked {
     /// The value of a parameter.
     pub(crate) fn parameter(&self, name: &str) -> Option<&str> {
         self.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Its body, decoded, within `limit` bytes; see [`http::body`].
+    pub(crate) async fn body(&self, request: &mut Request<Incoming>, limit: usize) -> Outcome<(Bytes, OwnedSemaphorePermit)> {
+        let reach = Some(&self.reach).filter(|_| self.sidecar.spending.is_tight());
+        http::body(&self.headers, request, limit, &self.sidecar.models, reach).await
     }
 
     /// The tags of a header, if they are any.
@@ -209,7 +219,7 @@ fn methods(about: About) -> &'static [(Method, Option<Scope>)] {
 
 /// Whether somebody goes to an address, rather than a page asking for something.
 fn is_visit(headers: &HeaderMap) -> bool {
-    let is = |name: &str, word: &str| crate::http::text(headers, name) == Some(word);
+    let is = |name: &str, word: &str| http::text(headers, name) == Some(word);
     is("sec-fetch-mode", "navigate") && is("sec-fetch-dest", "document")
 }
 
@@ -262,20 +272,26 @@ pub enum Door {
 const TOO_SLOW: u16 = 408;
 
 /// Answers a request.
-pub async fn answer(sidecar: Arc<Sidecar>, mut request: Request<Incoming>, door: Door) -> Answer {
+pub async fn answer(sidecar: Arc<Sidecar>, mut request: Request<Incoming>, door: Door, reach: Arc<Reach>) -> Answer {
     let began = Instant::now();
     let mut route = "none";
     let expects = request.headers().contains_key(header::EXPECT);
-    let answer = asked(&sidecar, &mut request, door, &mut route).await.unwrap_or_else(Answer::from);
+    let answer = asked(&sidecar, &mut request, door, reach, &mut route).await.unwrap_or_else(Answer::from);
     // Who asks first whether he may send the body does not send it when he may not.
     if answer.status != TOO_SLOW && !expects {
-        crate::http::pass_over(request.body_mut(), sidecar.config.load().max_body).await;
+        http::pass_over(request.body_mut(), sidecar.config.load().max_body).await;
     }
     sidecar.counters.answered(route, answer.status, began.elapsed());
     answer
 }
 
-async fn asked(sidecar: &Arc<Sidecar>, request: &mut Request<Incoming>, door: Door, route: &mut &'static str) -> Outcome<Answer> {
+async fn asked(
+    sidecar: &Arc<Sidecar>,
+    request: &mut Request<Incoming>,
+    door: Door,
+    reach: Arc<Reach>,
+    route: &mut &'static str,
+) -> Outcome<Answer> {
     let uri = request.uri().clone();
     let path = uri.path();
     let parts = path.trim_start_matches('/').split('/').map(plain).collect::<Outcome<Vec<_>>>()?;
@@ -321,6 +337,7 @@ async fn asked(sidecar: &Arc<Sidecar>, request: &mut Request<Incoming>, door: Do
         model: model.to_owned(),
         object: object.to_owned(),
         holder,
+        reach,
     };
     asked.tag("if-none-match")?;
     let get = method == Method::GET;

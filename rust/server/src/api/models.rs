@@ -34,7 +34,7 @@ pub(super) async fn document<T: DeserializeOwned>(asked: &Asked, request: &mut R
     if kind != "application/json" {
         return Err(Problem::new(415, "unsupported type", format!("`Content-Type` must be application/json, got {kind:?}")));
     }
-    let (body, _permit) = http::body(&asked.headers, request, DOCUMENT, &asked.sidecar.models).await?;
+    let (body, _permit) = asked.body(request, DOCUMENT).await?;
     http::is_object(&body)?;
     let mut json = serde_json::Deserializer::from_slice(&body);
     let read = serde_path_to_error::deserialize(&mut json).map_err(|error| {
@@ -178,7 +178,7 @@ pub(super) async fn put_policy(asked: &Asked, request: &mut Request<Incoming>) -
     let sidecar = &asked.sidecar;
     let entry = sidecar.models.entry(&asked.model)?;
     let kind = http::kind(&asked.headers);
-    let (body, _permit) = http::body(&asked.headers, request, DOCUMENT, &sidecar.models).await?;
+    let (body, _permit) = asked.body(request, DOCUMENT).await?;
     let text = std::str::from_utf8(&body).map_err(|_| Problem::bad("the body is not UTF-8"))?;
     let (mut policy, says_memory) = match kind.as_str() {
         "application/json" => (Policy::from_json(text)?, text.contains("\"memory\"")),
@@ -218,7 +218,7 @@ pub(super) async fn put_reference(asked: &Asked, request: &mut Request<Incoming>
     let sidecar = &asked.sidecar;
     let entry = sidecar.entry_or_new(&asked.model, &asked.holder).await?;
     let kind = http::kind(&asked.headers);
-    let (body, _permit) = http::body(&asked.headers, request, sidecar.config.load().max_body, &sidecar.models).await?;
+    let (body, _permit) = asked.body(request, sidecar.config.load().max_body).await?;
     let reference = match kind.as_str() {
         "application/vnd.barograph.snapshot" | "application/octet-stream" => Reference::from_bytes(&body)?,
         "application/vnd.apache.arrow.stream" => tokio::task::block_in_place(|| of_rows(&body, &entry))?,

@@ -32,7 +32,7 @@ pub(super) fn first_metric(task: Task) -> Method {
 }
 
 /// The last change of every open alert.
-fn open(monitor: &Monitor) -> Vec<&Alert> {
+pub(super) fn open(monitor: &Monitor) -> Vec<&Alert> {
     let last = |column: &str| monitor.alerts().iter().rev().find(|alert| alert.column == column);
     monitor.open_alerts().iter().filter_map(|(column, _)| last(column)).collect()
 }
@@ -41,8 +41,9 @@ fn open(monitor: &Monitor) -> Vec<&Alert> {
 fn standing(monitor: &Monitor, open: &[&Alert], rows: &[&Row]) -> (Option<Verdict>, Option<i64>) {
     let alerts = monitor.alerts();
     if let Some(verdict) = open.iter().map(|alert| alert.verdict).max() {
-        let opened = |id: u64| alerts.iter().find(|alert| alert.id == id && alert.state == Change::Opened).map(|alert| alert.window_start);
-        let since = open.iter().filter(|alert| alert.verdict == verdict).filter_map(|alert| opened(alert.id)).min();
+        // Not when it opened: it may have been less bad for a while.
+        let so_bad = |id: u64| alerts.iter().rev().filter(move |alert| alert.id == id).take_while(|alert| alert.verdict >= verdict).last();
+        let since = open.iter().filter(|alert| alert.verdict == verdict).filter_map(|alert| Some(so_bad(alert.id)?.window_start)).min();
         return (Some(verdict), since);
     }
     if monitor.last_window().is_none() {
