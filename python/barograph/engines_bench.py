@@ -252,7 +252,7 @@ def _versions() -> dict[str, str]:
 
 
 def dies_half_way(folder: str, deadly: str, path: str) -> Any:
-    """A file whose reader is killed after its first batch, the first time it is the file `deadly`; who began what is noted in `folder`."""
+    """A file whose reader is killed once its first batch is taken, the first time it is the file `deadly`; who began what is noted in `folder`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -261,10 +261,10 @@ def dies_half_way(folder: str, deadly: str, path: str) -> Any:
     source = pq.ParquetFile(path)
 
     def batches() -> Iterator[Any]:
-        for at, batch in enumerate(source.iter_batches(batch_size=10_000)):
-            if at == 1 and Path(path).name == deadly and _first(folder):
-                os.kill(os.getpid(), signal.SIGKILL)
+        for batch in source.iter_batches(batch_size=10_000):
             yield batch
+            if Path(path).name == deadly and _first(folder):
+                os.kill(os.getpid(), signal.SIGKILL)
 
     return pa.RecordBatchReader.from_batches(source.schema_arrow, batches())
 
@@ -279,7 +279,7 @@ def _first(folder: str) -> bool:
 
 
 def _leaves_that_die(recipe: Any, folder: str, batches: Iterable[Any]) -> Iterator[Any]:
-    """What `spark.leaves` does of a partition, with a death in the middle of the first one that has two batches."""
+    """What `spark.leaves` does of a partition, with a death once a batch is taken, the first time."""
     from pyspark import TaskContext
 
     from barograph.scaling.spark import _leaves_of_batches
@@ -289,10 +289,10 @@ def _leaves_that_die(recipe: Any, folder: str, batches: Iterable[Any]) -> Iterat
         log.write(f"{context.attemptNumber()}\n")
 
     def watched() -> Iterator[Any]:
-        for at, batch in enumerate(batches):
-            if at == 1 and _first(folder):
-                os.kill(os.getpid(), signal.SIGKILL)
+        for batch in batches:
             yield batch
+            if _first(folder):
+                os.kill(os.getpid(), signal.SIGKILL)
 
     return _leaves_of_batches(recipe, watched())
 

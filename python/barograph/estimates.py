@@ -128,6 +128,15 @@ class MulticlassEstimate(MulticlassMetrics):
         """Not available: a snapshot has counts only; read it with `MulticlassMetrics.from_bytes`."""
         raise InvalidArgumentError("a multiclass estimate is read back as MulticlassMetrics", "use `MulticlassMetrics.from_bytes`")
 
+    @classmethod
+    def _of(cls, cbpe: Cbpe, data: bytes) -> Self:
+        out = cls(cbpe)
+        out._native = _barograph.MulticlassMetrics.from_bytes(data)
+        return out
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self)._of, (self._cbpe, self.to_bytes())
+
 
 class Cbpe:
     """Confidence-based performance estimation: the metrics that labels would give, from calibrated scores alone.
@@ -232,10 +241,17 @@ class Cbpe:
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """Reads a snapshot. Raises SnapshotError for anything else."""
+        return cls._of(None, [as_bytes(data)])
+
+    @classmethod
+    def _of(cls, classes: list[Any] | None, data: list[bytes]) -> Self:
         out = cls.__new__(cls)
-        out.classes = None
-        out._natives = [_barograph.Cbpe.from_bytes(as_bytes(data))]
+        out.classes = classes
+        out._natives = [_barograph.Cbpe.from_bytes(one) for one in data]
         return out
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self)._of, (self.classes, [native.to_bytes() for native in self._natives])
 
     def __repr__(self) -> str:
         knots = sum(len(native.knots()[0]) for native in self._natives)

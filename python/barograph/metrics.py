@@ -174,6 +174,9 @@ class MulticlassMetrics(_Metrics):
             raise InvalidArgumentError(f"`classes` must name the {size} classes of the snapshot, got {len(out.classes)}")
         return out
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self).from_bytes, (self.to_bytes(), self.classes)
+
 
 class RegressionMetrics(_Metrics):
     """mae, rmse, mse, mape, smape, r2, bias (prediction minus label), and quantiles of the error within 0.54 %.

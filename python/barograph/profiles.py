@@ -11,7 +11,7 @@ from barograph._barograph import ColumnProfile
 from barograph.errors import InvalidArgumentError
 from barograph.frames import Frame, parts
 from barograph.schemas import Schema
-from barograph.snapshots import as_bytes
+from barograph.snapshots import Pickled, as_bytes
 
 if TYPE_CHECKING:
     import polars as pl
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Profile", "merge", "profile"]
 
 
-class Profile:
+class Profile(Pickled):
     """The summary of a frame, one `ColumnProfile` per column.
 
     Counters are exact and so is their merge: in any order, with any grouping, `profile(a) + profile(b)` has the bytes of

@@ -14,12 +14,12 @@ from barograph.errors import InvalidArgumentError
 from barograph.frames import Frame, parts
 from barograph.profiles import Profile
 from barograph.schemas import Schema
-from barograph.snapshots import as_bytes
+from barograph.snapshots import Pickled, as_bytes
 
 __all__ = ["Reference"]
 
 
-class Reference:
+class Reference(Pickled):
     """A frozen profile plus the bins it fixes; no raw rows.
 
     data: a frame (read once, twice where it holds more than a million rows: a one-shot reader is refused then) or a profile. A

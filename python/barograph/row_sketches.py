@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from barograph import _barograph
 from barograph.errors import InvalidArgumentError
 from barograph.scores import Score
-from barograph.snapshots import as_bytes
+from barograph.snapshots import Pickled, as_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["CoMoments", "MeanEmbedding", "SlicedProjections"]
 
 
-class _RowSketch:
+class _RowSketch(Pickled):
     """What every sketch of rows does."""
 
     _native: _barograph.CoMoments | _barograph.MeanEmbedding | _barograph.SlicedProjections

@@ -7,6 +7,7 @@ A rate is of events that the sidecar has counted, and its time includes what it 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -38,8 +39,9 @@ _PATIENCE_SECONDS = 60.0
 _SHARE = 0.7
 # Before the end of its load the sidecar is killed: what is sent anew while it starts would be timed with it.
 _LAST_MOMENT_SECONDS = 0.1
-# So long a log grows before the kill: most of what it holds between two states.
-_LOG_SECONDS = 0.45
+# So large a log grows before the kill, or for so long: most of what it holds between two states.
+_LOG_BYTES = 160 << 20
+_LOG_SECONDS = 1.2
 _POLICY = {
     "window": "1h",
     "rules": [
@@ -213,6 +215,18 @@ class _Sidecar:
         """Names of the states on its disk."""
         return {path.name for path in (self.folder / "data" / "models" / _MODEL).glob("state-*.bin")}
 
+    def log_bytes(self) -> int:
+        """Bytes of its log since the last state."""
+        folder = self.folder / "data" / "models" / _MODEL
+        # Names end in the number of the record that comes next.
+        since = Path(max(self.states(), default="")).stem.partition("-")[2]
+        size = 0
+        for path in folder.glob("log-*.wal"):
+            # It may be given up meanwhile.
+            with contextlib.suppress(FileNotFoundError):
+                size += path.stat().st_size if path.stem.partition("-")[2] >= since else 0
+        return size
+
     def calls(self) -> int:
         """Calls whose latency it has counted."""
         name = f'barograph_call_seconds_count{{model="{_MODEL}"}} '
@@ -368,12 +382,15 @@ class _Bench:
         thread = threading.Thread(target=load)
         thread.start()
         try:
-            time.sleep(self.seconds - _LAST_MOMENT_SECONDS - 2 * _LOG_SECONDS)
+            time.sleep(max(self.seconds - _LAST_MOMENT_SECONDS - 2 * _LOG_SECONDS, 0.0))
             # A log that was just given up leaves nothing to replay: the kill comes a while after a state.
-            known, end = self.sidecar.states(), time.monotonic() + _LOG_SECONDS
+            patience = min(_LOG_SECONDS, (self.seconds - _LAST_MOMENT_SECONDS) / 2)
+            known, end = self.sidecar.states(), time.monotonic() + patience
             while self.sidecar.states() == known and time.monotonic() < end:
                 time.sleep(0.005)
-            time.sleep(_LOG_SECONDS)
+            end = time.monotonic() + patience
+            while self.sidecar.log_bytes() < _LOG_BYTES and time.monotonic() < end:
+                time.sleep(0.005)
             self._peak = max(self._peak, self.sidecar.memory("VmHWM"))
             self.sidecar.kill()
             began = time.monotonic()

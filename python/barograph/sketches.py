@@ -22,7 +22,7 @@ from barograph import _barograph
 from barograph.errors import IncompatibleError, InvalidArgumentError
 from barograph.protobuf import ddsketch_message
 from barograph.row_sketches import CoMoments, MeanEmbedding, SlicedProjections
-from barograph.snapshots import as_bytes
+from barograph.snapshots import Pickled, as_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 
-class ExponentialHistogram:
+class ExponentialHistogram(Pickled):
     """Counts in base-2 cells, both signs and zero: the bucket index of OpenTelemetry and Prometheus native histograms.
 
     scale: 2**scale cells per octave, 0 to 8. `quantile(q)` is the nearest-rank quantile within `relative_error`. NaN and infinities
@@ -204,7 +204,7 @@ class ExponentialHistogram:
         return cls._of(_barograph.ExponentialHistogram.from_bytes(as_bytes(data)))
 
 
-class Kll:
+class Kll(Pickled):
     """Quantiles in the bytes of Apache DataSketches' `kll_doubles_sketch`: what other systems read, and what they wrote.
 
     k: 8 to 65,535; 200 keeps two-sided ranks within 1.65 %. `from_histogram` makes one from cells already counted, so it costs
@@ -261,7 +261,7 @@ class Kll:
         return cls._of(_barograph.Kll.from_bytes(as_bytes(data)))
 
 
-class Hll:
+class Hll(Pickled):
     """Distinct values in the bytes of Apache DataSketches' `hll_sketch`; 2**lg_k registers, lg_k from 4 to 21.
 
     The state does not depend on order, so merged shards equal one stream. Integers, floats and text hash as in DataSketches.
@@ -302,7 +302,7 @@ class Hll:
         return out
 
 
-class Theta:
+class Theta(Pickled):
     """Distinct values with set operations, in the bytes of Apache DataSketches' compact Theta sketch.
 
     lg_k: 5 to 26. Exact up to 2**lg_k values, then a standard error of about 1 / √2**lg_k. The state does not depend on order.
@@ -360,8 +360,11 @@ class Theta:
         """Reads what `compact().serialize()` wrote; the bytes do not hold lg_k. Raises SnapshotError for anything else."""
         return cls._of(_barograph.Theta.from_bytes(as_bytes(data), lg_k))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self).from_bytes, (self.to_bytes(), self._native.lg_k)
 
-class FrequentItems:
+
+class FrequentItems(Pickled):
     """Names that come often, in the bytes of Apache DataSketches' `frequent_strings_sketch`.
 
     lg_size: 3 to 21; 0.75 * 2**lg_size names are kept. Every count is between its bounds, which are `error` apart: at most
@@ -416,7 +419,7 @@ class FrequentItems:
         return out
 
 
-class Sample:
+class Sample(Pickled):
     """A uniform sample of ids: those with the k smallest seeded hashes.
 
     Order, batching and merging leave no trace, and an id that comes twice counts once. Integers are ids by their decimal form.

@@ -9,7 +9,7 @@ from typing import Any, Self
 from barograph import _barograph
 from barograph.errors import UnsupportedError
 
-__all__ = ["Snapshots", "as_bytes", "write_whole"]
+__all__ = ["Pickled", "Snapshots", "as_bytes", "write_whole"]
 
 
 def as_bytes(data: object) -> bytes:
@@ -19,7 +19,15 @@ def as_bytes(data: object) -> bytes:
     return bytes(data)
 
 
-class Snapshots:
+class Pickled:
+    """Pickles, and is copied, as its snapshot: workers of Ray, Spark and Dask get it by value."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        whole: Any = self
+        return type(self).from_bytes, (whole.to_bytes(),)  # type: ignore[attr-defined]
+
+
+class Snapshots(Pickled):
     """The bytes of a face whose native class has its name."""
 
     _native: Any

@@ -358,6 +358,9 @@ class Trigger:
             }
             return _canonical(document)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self).restore, (self.snapshot(),)
+
     @classmethod
     def restore(cls, data: bytes) -> Trigger:
         """Reads a snapshot. Raises SnapshotError for anything else."""
