@@ -7,24 +7,24 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from sidecars import free_port
+
 KAFKA = Path(os.environ.get("BAROGRAPH_KAFKA", Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "barograph/kafka/lib"))
 RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody has, all different."""
-    with contextlib.ExitStack() as open_sockets:
-        found = [open_sockets.enter_context(socket.socket()) for _ in range(count)]
-        for one in found:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in found]
+    """Ports that nobody has, all different: brokers start again where they were."""
+    found: set[int] = set()
+    while len(found) < count:
+        found.add(free_port())
+    return list(found)
 
 
 def until(condition: Callable[[], bool], seconds: float = 60.0, what: Callable[[], Any] = lambda: "", pause: float = 0.05) -> None:
@@ -364,7 +364,7 @@ class RabbitServer(Server):
 
     def create(self, topic: str) -> None:
         # Both kinds of queue are read from.
-        kind = "classic" if topic.endswith(("dead", "labels")) else "quorum"
+        kind = "classic" if topic.endswith(("dead", "labels", "classic")) else "quorum"
         with self.channel() as channel:
             channel.queue_declare(topic, durable=True, arguments={"x-queue-type": kind})
 

@@ -108,6 +108,10 @@ def test_a_broker_that_is_gone_and_comes_back_costs_nothing_and_doubles_nothing(
     broker: Server, topic: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     total = 6_000
+    if broker.name == "rabbitmq":
+        # Killed soon after it has made a quorum queue, RabbitMQ 3.10 may come back without a leader for it, and then finds none.
+        topic += "-classic"
+        broker.create(topic)
     with sidecar(tmp_path) as running:
         broker.produce(topic, events(total // 2, "before"))
         consumers = [Consumer(tmp_path / str(at), broker, topic, to=[url(running)]) for at in range(2)]

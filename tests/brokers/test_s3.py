@@ -21,12 +21,14 @@ KEYS = {"AWS_ACCESS_KEY_ID": "AKIAFORTESTS", "AWS_SECRET_ACCESS_KEY": "hush-hush
 class S3:
     """A server that keeps what it has while it does not answer."""
 
+    address = "s3://fleet/a/b"
+
     def __init__(self) -> None:
         (self.port,) = free_ports(1)
-        self.address = f"http://127.0.0.1:{self.port}"
+        self.endpoint = f"http://127.0.0.1:{self.port}"
         self.start()
         self.client: Any = boto3.client(
-            "s3", endpoint_url=self.address, region_name="eu-west-1", aws_access_key_id="a", aws_secret_access_key="b"
+            "s3", endpoint_url=self.endpoint, region_name="eu-west-1", aws_access_key_id="a", aws_secret_access_key="b"
         )
         self.client.create_bucket(Bucket="fleet", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
 
@@ -37,6 +39,10 @@ class S3:
     def objects(self, prefix: str = "a/b/") -> list[str]:
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket="fleet", Prefix=prefix)
         return [found["Key"].removeprefix(prefix) for page in pages for found in page.get("Contents", [])]
+
+    def read(self, name: str) -> bytes:
+        body: bytes = self.client.get_object(Bucket="fleet", Key=f"a/b/{name}")["Body"].read()
+        return body
 
     @contextlib.contextmanager
     def gone(self) -> Iterator[None]:
@@ -58,13 +64,13 @@ def s3() -> Iterator[S3]:
 @pytest.fixture
 def keys(s3: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What sidecars find in their environment."""
-    for name, value in {**KEYS, "AWS_ENDPOINT_URL": s3.address, "HOME": str(tmp_path)}.items():
+    for name, value in {**KEYS, "AWS_ENDPOINT_URL": s3.endpoint, "HOME": str(tmp_path)}.items():
         monkeypatch.setenv(name, value)
 
 
 @pytest.mark.usefixtures("keys")
 def test_sent_is_counted_whatever_is_killed(s3: S3, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = counts_once_through_kills(tmp_path, "s3://fleet/a/b", s3.objects, s3.gone)
+    text = counts_once_through_kills(tmp_path, s3)
     with capsys.disabled():
         print(f"\n{text}")
     assert s3.objects("a/")[0].startswith("b/"), "nothing lies outside of the prefix"

@@ -166,3 +166,15 @@ def test_the_token_leaves_the_address_and_stays_in_the_tab(empty: Sidecar, look:
     page.get_by_role("button", name="Forget token").click()
     page.get_by_label("Token").wait_for()
     assert page.evaluate("sessionStorage.length") == 0
+
+
+def test_a_fragment_that_changes_while_the_page_starts_is_followed(empty: Sidecar, look: Open) -> None:
+    looker = look(empty)
+    looker.make_up(MadeUp())
+    # As soon as the page's script has run, before the browser has drawn anything.
+    looker.page.add_init_script(
+        "addEventListener('DOMContentLoaded', () => { if (location.hash === '#/') location.hash = '#/models/model-000'; })"
+    )
+    page = looker.page
+    page.goto(f"{looker.address}/#token={looker.token}")
+    page.locator(".headline h1", has_text="model-000").wait_for(timeout=5_000)

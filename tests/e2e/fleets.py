@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Protocol
 
 import barograph as bg
 import numpy as np
@@ -102,27 +103,38 @@ def puts(address: str, name: str, more: str = "") -> str:
     return f'[fleet]\nto = "{address}"\ninterval = "1s"\nname = "{name}"\n{more}'
 
 
-def state(aggregator: Sidecar, objects: Callable[[], list[str]], window: str = "1m") -> None:
+class Bucket(Protocol):
+    """Where sidecars leave what others read."""
+
+    address: str
+
+    def objects(self) -> list[str]: ...
+
+    def read(self, name: str) -> bytes: ...
+
+    def gone(self) -> contextlib.AbstractContextManager[object]: ...
+
+
+def state(aggregator: Sidecar, bucket: Bucket, window: str = "1m") -> None:
     """States the model, and waits until the bucket says so."""
     assert aggregator.request("PUT", "/v1/models/m", {"learn": {"events": 1000}}).status == 201
     assert aggregator.request("PUT", "/v1/models/m/policy", {"window": window, "task": "binary"}).status == 204
     assert aggregator.request("PUT", "/v1/models/m/reference", reference().to_bytes(), SNAPSHOT).status == 204
     etag = aggregator.get("/v1/models/m/reference").headers["etag"].strip('"')
-    until(lambda: f"models/m/reference-{etag}" in objects() and "models/m/settings.json" in objects(), aggregator.log)
+    # The reference comes first; from when the settings name it on, the aggregator is not needed.
+    until(lambda: "models/m/settings.json" in bucket.objects() and etag.encode() in bucket.read("models/m/settings.json"), aggregator.log)
 
 
-def counts_once_through_kills(
-    folder: Path, address: str, objects: Callable[[], list[str]], gone: Callable[[], contextlib.AbstractContextManager[object]]
-) -> str:
+def counts_once_through_kills(folder: Path, bucket: Bucket) -> str:
     """Two edges, an aggregator, and nothing but a bucket between them; each is killed, and so for a while is the bucket."""
     with contextlib.ExitStack() as stack:
-        aggregator = Sidecar(make(folder, "aggregator"), config=reads(address))
+        aggregator = Sidecar(make(folder, "aggregator"), config=reads(bucket.address))
         stack.callback(aggregator.__exit__)
         aggregator.start()
-        state(aggregator, objects)
+        state(aggregator, bucket)
         # Edges have all they need from the bucket.
         aggregator.kill()
-        edges = [Sidecar(make(folder, f"e{at}"), config=puts(address, f"e{at}")) for at in range(2)]
+        edges = [Sidecar(make(folder, f"e{at}"), config=puts(bucket.address, f"e{at}")) for at in range(2)]
         for edge in edges:
             stack.enter_context(edge)
             has_reference(edge)
@@ -141,13 +153,13 @@ def counts_once_through_kills(
             if at == 6:
                 until(lambda: counted(aggregator) > 0, aggregator.log)
                 aggregator.kill()
-            with gone() if at == 7 else contextlib.nullcontext():
+            with bucket.gone() if at == 7 else contextlib.nullcontext():
                 assert edge.request("POST", "/v1/models/m/events", events(part), ARROW).json["accepted"] == part.height
                 # The label comes to another sidecar than its prediction.
                 assert other.request("POST", "/v1/models/m/labels", labels(part), ARROW).json["accepted"] == part.height
                 sent += part.height
                 if at == 7:
-                    until(lambda: any(address in edge.get("/readyz").body.decode() for edge in edges), edges[0].log)
+                    until(lambda: any(bucket.address in edge.get("/readyz").body.decode() for edge in edges), edges[0].log)
                     assert edge.get("/readyz").status == 200
                     assert sum(map(waiting, edges)) >= 1
             time.sleep(0.5)
@@ -165,10 +177,10 @@ def counts_once_through_kills(
         as_one(aggregator, rows, start)
         # What was counted goes, in its time.
         until(lambda: gauge(aggregator, 'barograph_bucket_objects_total{what="removed"}') > 0, aggregator.log)
-        until(lambda: sum(name.startswith("parcels/") for name in objects()) < 20, objects)
+        until(lambda: sum(name.startswith("parcels/") for name in bucket.objects()) < 20, bucket.objects)
         assert gauge(aggregator, "barograph_bucket_objects_refused") == 0
         assert counted(aggregator) == sent
-        return f"counted = {counted(aggregator)}, sent = {sent}, labels = {aggregator.model('m')['labels']}, through {address}"
+        return f"counted = {counted(aggregator)}, sent = {sent}, labels = {aggregator.model('m')['labels']}, through {bucket.address}"
 
 
 def gauge(sidecar: Sidecar, series: str) -> float:

@@ -7,6 +7,7 @@ import http.client
 import io
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -22,6 +23,16 @@ TOKEN = "a-token-for-tests"
 ARROW = "application/vnd.apache.arrow.stream"
 LINES = "application/x-ndjson"
 JSON = "application/json"
+
+
+def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
+    """A port that nobody has, nor will have for an outgoing connection: tests run side by side, and start again where they were."""
+    draw = random.SystemRandom()
+    while True:
+        port = draw.randrange(15_000, 32_000)
+        with socket.socket(type=kind) as free, contextlib.suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
 
 
 class Answer:
@@ -47,9 +58,7 @@ class Sidecar:
         if config is not None:
             (folder / "barograph.toml").write_text(config)
             self.options += ["--config", str(folder / "barograph.toml")]
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, wait: bool = True) -> Sidecar:

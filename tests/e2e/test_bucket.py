@@ -39,6 +39,9 @@ class Folder:
     def objects(self) -> list[str]:
         return sorted(str(found.relative_to(self.path)) for found in self.path.rglob("*") if found.is_file())
 
+    def read(self, name: str) -> bytes:
+        return (self.path / name).read_bytes()
+
     def parcels(self) -> list[Path]:
         """Those that hold events."""
         out = []
@@ -78,7 +81,7 @@ def problems(running: Sidecar) -> str:
 
 
 def test_sent_is_counted_whatever_is_killed(folder: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = counts_once_through_kills(tmp_path, folder.address, folder.objects, folder.gone)
+    text = counts_once_through_kills(tmp_path, folder)
     with capsys.disabled():
         print(f"\n{text}")
 
@@ -88,7 +91,7 @@ def test_windows_wait_for_what_lies_in_the_bucket(folder: Folder, tmp_path: Path
         aggregator = Sidecar(make(tmp_path, "aggregator"), config=reads(folder.address))
         stack.callback(aggregator.__exit__)
         aggregator.start()
-        state(aggregator, folder.objects, window="3s")
+        state(aggregator, folder, window="3s")
         aggregator.kill()
         edge = stack.enter_context(Sidecar(make(tmp_path, "edge"), config=puts(folder.address, "edge")))
         has_reference(edge)
@@ -149,7 +152,7 @@ def test_what_is_no_parcel_is_told_and_counted_nowhere(folder: Folder, tmp_path:
         sidecar(make(tmp_path, "aggregator"), config="max_body = '1MB'\n" + config) as aggregator,
         sidecar(make(tmp_path, "edge"), config=puts(folder.address, "edge")) as edge,
     ):
-        state(aggregator, folder.objects)
+        state(aggregator, folder)
         has_reference(edge)
         post(edge, 1)
         until(lambda: counted(aggregator) == 500, lambda: aggregator.get("/readyz"))
@@ -201,7 +204,7 @@ def test_what_is_no_parcel_is_told_and_counted_nowhere(folder: Folder, tmp_path:
 def test_a_bucket_has_one_reader_and_a_number_one_parcel(folder: Folder, tmp_path: Path) -> None:
     place = make(tmp_path, "edge")
     with sidecar(make(tmp_path, "aggregator"), config=reads(folder.address)) as aggregator:
-        state(aggregator, folder.objects)
+        state(aggregator, folder)
         with sidecar(make(tmp_path, "second"), config=reads(folder.address)) as second:
             until(lambda: "two would each count a part" in second.get("/readyz").body.decode(), second.log)
             assert second.get("/readyz").status == 200
@@ -258,7 +261,7 @@ def test_a_model_that_was_deleted_is_told_and_counts_nothing_again(folder: Folde
         sidecar(make(tmp_path, "aggregator"), config=reads(folder.address, keep="1h")) as aggregator,
         sidecar(make(tmp_path, "edge"), config=puts(folder.address, "edge")) as edge,
     ):
-        state(aggregator, folder.objects)
+        state(aggregator, folder)
         has_reference(edge)
         post(edge, 1)
         until(lambda: counted(aggregator) == 500, lambda: problems(aggregator))
@@ -267,7 +270,7 @@ def test_a_model_that_was_deleted_is_told_and_counts_nothing_again(folder: Folde
         until(lambda: "states no model" in problems(edge), lambda: problems(edge))
         assert folder.parcels() == []
         post(edge, 2, 300)
-        state(aggregator, folder.objects)
+        state(aggregator, folder)
         until(lambda: counted(aggregator) == 300, lambda: (counted(aggregator), problems(aggregator), problems(edge)))
         until(lambda: waiting(edge) == 0, lambda: problems(edge))
         assert counted(aggregator) == 300

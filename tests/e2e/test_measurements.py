@@ -15,7 +15,7 @@ from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metr
 from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider
 from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
 from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation, View
-from sidecars import JSON, Answer, Sidecar, sidecar
+from sidecars import JSON, Answer, Sidecar, free_port, sidecar
 
 PROTOBUF = "application/x-protobuf"
 CONFIG = """
@@ -27,15 +27,9 @@ unit = "us"
 SECOND = 1_000_000_000
 
 
-def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Sidecar, int]]:
-    port = free_port()
+    port = free_port(socket.SOCK_DGRAM)
     with sidecar(tmp_path_factory.mktemp("measurements"), "--statsd", f"127.0.0.1:{port}", config=CONFIG) as running:
         yield running, port
 

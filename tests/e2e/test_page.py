@@ -6,6 +6,7 @@ import gzip
 import re
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
@@ -99,6 +100,30 @@ def test_files_of_the_page_are_packed_tagged_and_kept(watched: tuple[Sidecar, in
         assert "immutable" in answer.headers["cache-control"]
         assert answer.headers["vary"] == "accept-encoding"
         assert gzip.decompress(answer.body) == running.get(f"/{file.decode()}", Accept_Encoding=None).body
+
+
+def test_since_is_when_it_became_so_bad_and_an_alert_that_is_over_is_not_open(tmp_path: Path) -> None:
+    with sidecar(tmp_path, config='[models.m]\nwindow = "1m"\n[learn.m]\nevents = 8000\n') as running:
+        start = time.time_ns() // MINUTE * MINUTE - 60 * MINUTE
+        # It moves and comes back, then moves a little, then more.
+        shifts = [0.0] * 12 + [2.0] * 3 + [0.0] * 8 + [0.5] * 5 + [2.0] * 5
+        for at, shift in enumerate(shifts):
+            frame = events(at, shift, start, rows=2000).select("x", "_time")
+            assert running.events("m", frame).json["accepted"] == 2000
+        end = time.monotonic() + 60
+        overview = {}
+        while overview.get("window_end") != start + len(shifts) * MINUTE:
+            assert time.monotonic() < end, overview
+            time.sleep(0.1)
+            overview = running.get("/v1/overview").json["models"][0]
+        changes = [row for row in running.get("/v1/models/m/alerts?limit=1000").json["rows"] if row["column"] == "x"]
+        begun = start + shifts.index(0.5) * MINUTE
+        assert [row["state"] for row in changes if row["window_start"] >= begun] == ["opened", "escalated"], changes
+        assert changes[-1]["window_start"] > changes[-2]["window_start"] >= begun
+        assert (overview["verdict"], overview["since"]) == ("critical", changes[-1]["window_start"])
+        # The column has an open alert, its older one is over all the same.
+        assert {row["id"] for row in changes if row["open"]} == {changes[-1]["id"]}
+        assert len({row["id"] for row in changes}) == 2
 
 
 def test_the_overview_says_who_is_wrong_since_when_and_why(watched: tuple[Sidecar, int]) -> None:

@@ -6,13 +6,14 @@ import json
 import shutil
 import struct
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
-from sidecars import ARROW, JSON, LINES, TOKEN, Sidecar, arrow, sidecar
+from sidecars import ARROW, JSON, LINES, TOKEN, Sidecar, arrow, exchange, sidecar
 
 ROWS = 400
 CE = "org.kubeflow.serving.inference."
@@ -192,6 +193,36 @@ def test_the_same_events_by_every_socket_and_version_of_http(running: Sidecar, t
                 assert spoken == ("2" if "2" in version else "1.1")
                 found[model] = profile(running, model)
     assert len(set(found.values())) == 1
+
+
+def test_a_head_comes_in_any_pieces_and_within_its_limit(running: Sidecar) -> None:
+    import socket
+
+    def heard(*pieces: bytes) -> bytes:
+        with socket.create_connection(("127.0.0.1", running.port), timeout=30) as connection:
+            for piece in pieces:
+                connection.sendall(piece)
+                time.sleep(0.05)
+            return connection.recv(65536)
+
+    # As far as these go HTTP/2 begins like this, too.
+    for start in (b"P", b"PRI", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r"):
+        assert heard(start, b"X / HTTP/1.1\r\nHost: localhost\r\n\r\n").startswith(b"HTTP/1.1 4")
+    assert heard(b"G", b"E", b"T /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+    # Its first frame tells the settings: type 4 after a length of three bytes.
+    assert heard(*(preface[at : at + 1] for at in range(len(preface))), bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))[3] == 4
+    # A connection that has carried a large body takes no larger head than before.
+    connection = running.connection()
+    try:
+        body = FRAME.write_ndjson().encode() * 50
+        assert len(body) > 1 << 20
+        learned(running, "head")
+        for size, status in ((50_000, 200), (70_000, 431)):
+            assert exchange(connection, "POST", "/v1/models/head/events", body, LINES).status == 200
+            assert exchange(connection, "GET", "/healthz", None, None, x_long="x" * size).status == status
+    finally:
+        connection.close()
 
 
 def test_the_same_latencies_by_every_protocol(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ import barograph as bg
 import numpy as np
 import polars as pl
 import pytest
-from sidecars import ARROW, JSON, LINES, TOKEN, Sidecar, arrow, exchange, sidecar
+from sidecars import ARROW, JSON, LINES, TOKEN, Sidecar, arrow, exchange, free_port, sidecar
 
 
 @pytest.fixture(scope="module")
@@ -426,9 +426,7 @@ def test_a_unix_socket_for_this_user_alone(tmp_path: Path) -> None:
 
 
 def test_health_has_an_address_of_its_own(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with sidecar(tmp_path, "--health-listen", f"127.0.0.1:{port}") as running:
         import http.client
 

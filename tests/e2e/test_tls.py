@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from sidecars import LINES, TOKEN, Answer, Sidecar
+from sidecars import LINES, TOKEN, Answer, Sidecar, free_port
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make certificates")
 
@@ -39,9 +39,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def start(folder: Path, keys: Path, more: str = "") -> Sidecar:
     config = f'[tls]\ncertificate = "{keys}/server.crt"\nkey = "{keys}/server.key"\n{more}'
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        health = free.getsockname()[1]
+    health = free_port()
     running = Sidecar(folder, "--health-listen", f"127.0.0.1:{health}", config=config).start(wait=False)
     end = time.monotonic() + 60
     while time.monotonic() < end:
@@ -90,6 +88,16 @@ def test_what_goes_over_the_wire_is_encrypted(keys: Path, tmp_path: Path) -> Non
             tls.set_alpn_protocols([offered])
             with socket.create_connection(("127.0.0.1", running.port)) as plain, tls.wrap_socket(plain, server_hostname="localhost") as one:
                 assert one.selected_alpn_protocol() == offered
+        if shutil.which("curl") is not None:
+            for option, version in (("--http2", "2"), ("--http1.1", "1.1")):
+                command = ["curl", "-sS", "--fail", option, "--cacert", str(keys / "ca.crt"), "-w", "\n%{http_version}"]
+                address = f"https://127.0.0.1:{running.port}/v1/models"
+                done = subprocess.run(
+                    [*command, "-H", f"Authorization: Bearer {TOKEN}", address], capture_output=True, text=True, check=True
+                )
+                answer, spoken = done.stdout.splitlines()
+                assert "models" in json.loads(answer)
+                assert spoken == version
         # What is not encrypted, or too old, gets nothing.
         with socket.create_connection(("127.0.0.1", running.port), timeout=20) as plain:
             plain.sendall(f"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode())

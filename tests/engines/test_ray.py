@@ -3,14 +3,15 @@
 import contextlib
 import functools
 import os
+import re
 import signal
 import time
 
 import barograph as bg
 import pytest
 from barograph.engines_bench import dies_half_way
-from barograph.errors import BarographError, InvalidArgumentError
-from barograph.scaling import leaf, read_segments
+from barograph.errors import BarographError, FrameError, IncompatibleError, InvalidArgumentError
+from barograph.scaling import leaf, leaves, read_segments
 from barograph.scaling import ray as engine
 from barograph.scaling.deltas import Deltas
 from barograph.scaling.deltas import Sidecar as Place
@@ -56,6 +57,29 @@ def test_a_dataset_is_counted_as_one_process_counts_it(ray, flights):
     segments = engine.profile(dataset, schema=whole.schema, by="origin")
     want = read_segments(leaf(rows, schema=whole.schema, by="origin"))
     assert {value: one.to_bytes() for value, one in segments.items()} == {value: one.to_bytes() for value, one in want.items()}
+
+
+def test_workers_of_another_version_are_refused_by_naming_both(ray, flights, monkeypatch):
+    folder, rows = flights
+    schema = bg.profile(rows).schema
+    refused = rf"the driver has barograph 0\.0\.9, this worker {re.escape(bg.__version__)}"
+    monkeypatch.setattr(leaves._barograph, "__version__", "0.0.9")
+    for source in (folder, ray.data.read_parquet([str(folder / "part-0.parquet")])):
+        with pytest.raises(IncompatibleError, match=refused):
+            engine.profile(source, schema=schema)
+
+
+def test_a_column_that_a_file_lacks_is_null_in_it_and_a_half_written_file_is_named(ray, flights, tmp_path):
+    folder, rows = flights
+    schema = bg.profile(rows).schema
+    rows[:1200].write_parquet(tmp_path / "a.parquet")
+    rows[1200:2000].drop("carrier").write_parquet(tmp_path / "b.parquet")
+    counted = engine.profile(tmp_path, schema=schema)
+    assert (counted.rows, counted["carrier"].null_count) == (2000, 800 + rows["carrier"][:1200].null_count())
+    whole = (folder / "part-0.parquet").read_bytes()
+    (tmp_path / "b.parquet").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(FrameError, match=r"b\.parquet"):
+        engine.profile(tmp_path, schema=schema)
 
 
 def test_replicas_of_serve_send_deltas_and_a_killed_one_loses_what_it_had_not_sent(ray, tmp_path):

@@ -89,7 +89,7 @@ def test_one_nan_in_a_million_rows_is_fine():
     assert verdict(bg.compare(bg.Reference({"x": normal(100_000)}), {"x": current}), "x") == "ok"
 
 
-@pytest.mark.parametrize("frame", [7, "no/such/file.parquet", object(), [1, 2, 3], None], ids=repr)
+@pytest.mark.parametrize("frame", [7, "no/such/file.parquet", object(), [1, 2, 3], None], ids=lambda frame: type(frame).__name__)
 def test_what_is_no_frame_is_one_clear_error(frame):
     with pytest.raises(bg.errors.FrameError) as caught:
         bg.profile(frame)
