@@ -73,8 +73,9 @@ test: test-rust test-python ## set up everything and pass the tests
 test-rust: check-tools ## the Rust tests
 	cargo test --release --locked -q -p barograph-core -p barograph-engine -p barograph-server -p barograph-python
 
+# Most of them wait for processes: four at a time, a file in one of them, the long ones of `e2e` first.
 test-python: develop ## the Python tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 lint: develop-lint ## format, clippy, ruff
 	cargo fmt --all --check
@@ -111,9 +112,10 @@ wheel: check-tools $(CACHE)/wheel/done.stamp ## a wheel for every CPython from 3
 	@[ -f web/dist/index.html ] || echo "the page was not built: the wheel will carry a placeholder that says so"
 	mkdir -p dist
 	$(PYTHON) release/bill.py dist/barograph.cdx.json LICENSE-THIRD-PARTY.txt
-	PATH="$(WHEEL):$$PATH" maturin build --release --locked $(WHEEL_FLAGS) --sdist -o dist
+	PATH="$(WHEEL):$$PATH" maturin build --profile wheel --compression-level 9 --locked $(WHEEL_FLAGS) --sdist -o dist
+	$(PYTHON) release/weigh.py dist/*.whl
 
-# As `make develop` builds it, which takes no second build; what differs from `make wheel` is the glibc it asks for.
+# As `make develop` builds it, which takes no second build; `make wheel` makes it smaller, and for an older glibc.
 test-wheel: develop ## a wheel in empty environments: the three start pages, each to its picture; needs a package index
 	rm -rf dist/try
 	mkdir -p dist && $(PYTHON) release/bill.py dist/barograph.cdx.json LICENSE-THIRD-PARTY.txt
@@ -157,11 +159,11 @@ $(CACHE)/engines/done.stamp: requirements/engines.txt $(VENV)/uv.stamp
 
 ENGINE_ROWS ?= 1000000
 test-engines: develop $(CACHE)/engines/done.stamp ## Spark, Ray and Dask with workers killed, and all of them side by side, about 1.3 GB; needs Java 17
-	PYTHONPATH=python $(CACHE)/engines/bin/python -m pytest -c tests/engines/pytest.ini tests/engines
-	PYTHONPATH=python $(CACHE)/engines/bin/python -m barograph bench engines --rows $(ENGINE_ROWS)
+	PYTHONPATH=$(CURDIR)/python $(CACHE)/engines/bin/python -m pytest -c tests/engines/pytest.ini tests/engines
+	PYTHONPATH=$(CURDIR)/python $(CACHE)/engines/bin/python -m barograph bench engines --rows $(ENGINE_ROWS)
 
 test-adapters: develop $(CACHE)/adapters/done.stamp ## adapters of frameworks too large for the core environment, about 2 GB
-	PYTHONPATH=python $(CACHE)/adapters/bin/python -m pytest -c tests/adapters/pytest.ini tests/adapters
+	PYTHONPATH=$(CURDIR)/python $(CACHE)/adapters/bin/python -m pytest -c tests/adapters/pytest.ini tests/adapters
 
 $(CACHE)/brokers/done.stamp: requirements/brokers.txt $(VENV)/uv.stamp
 	$(PYTHON) -m venv --clear $(CACHE)/brokers
@@ -175,10 +177,10 @@ $(CACHE)/kafka/done.stamp: tests/brokers/pom.xml
 	! command -v mvn >/dev/null || { mvn -q -B -f tests/brokers/pom.xml dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$(KAFKA) && touch $@; }
 
 test-brokers: develop $(CACHE)/brokers/done.stamp $(CACHE)/kafka/done.stamp ## Kafka, Redis, NATS and RabbitMQ themselves, as far as they are installed, S3 as moto serves it, PostgreSQL
-	BAROGRAPH_KAFKA=$(KAFKA) PYTHONPATH=python $(CACHE)/brokers/bin/python -m pytest -c tests/brokers/pytest.ini tests/brokers
+	BAROGRAPH_KAFKA=$(KAFKA) PYTHONPATH=$(CURDIR)/python $(CACHE)/brokers/bin/python -m pytest -c tests/brokers/pytest.ini tests/brokers
 
 bench-brokers: develop $(CACHE)/brokers/done.stamp $(CACHE)/kafka/done.stamp ## what a consumer of each broker costs
-	BAROGRAPH_KAFKA=$(KAFKA) PYTHONPATH=python $(CACHE)/brokers/bin/python benches/brokers.py
+	BAROGRAPH_KAFKA=$(KAFKA) PYTHONPATH=$(CURDIR)/python $(CACHE)/brokers/bin/python benches/brokers.py
 
 $(CACHE)/browser/done.stamp: requirements/browser.txt $(VENV)/uv.stamp
 	$(PYTHON) -m venv --clear $(CACHE)/browser
@@ -187,7 +189,7 @@ $(CACHE)/browser/done.stamp: requirements/browser.txt $(VENV)/uv.stamp
 
 PICTURES ?=
 test-browser: page develop $(CACHE)/browser/done.stamp ## the page in Debian's Chromium; PICTURES=docs/images keeps pictures
-	PYTHONPATH=python BAROGRAPH_PICTURES=$(abspath $(PICTURES)) $(CACHE)/browser/bin/python -m pytest -c tests/browser/pytest.ini tests/browser
+	PYTHONPATH=$(CURDIR)/python BAROGRAPH_PICTURES=$(abspath $(PICTURES)) $(CACHE)/browser/bin/python -m pytest -c tests/browser/pytest.ini tests/browser
 
 FUZZ_SECONDS ?= 30
 FUZZ := $(CACHE)/fuzz

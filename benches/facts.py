@@ -98,14 +98,15 @@ import json, warnings
 warnings.filterwarnings("ignore")
 import numpy as np, pandas as pd
 from evidently import DataDefinition, Dataset, Report
-from evidently.presets import DataDriftPreset
+from evidently.metrics import DriftedColumnsCount
 draw = np.random.default_rng(1)
 names = [f"x{at}" for at in range(100)]
 data = lambda f: Dataset.from_pandas(f, DataDefinition(numerical_columns=names))
 frame = lambda: pd.DataFrame({name: draw.normal(size=20_000) for name in names})
 before, now, hit = frame(), frame(), 0
+# The first of the metrics of DataDriftPreset, which tells the same count in a fifth of the time: the others draw a picture per column.
 for at in range(10):
-    found = Report([DataDriftPreset()]).run(data(now.iloc[at * 2000:(at + 1) * 2000]), data(before)).dict()["metrics"]
+    found = Report([DriftedColumnsCount()]).run(data(now.iloc[at * 2000:(at + 1) * 2000]), data(before)).dict()["metrics"]
     hit += found[0]["value"]["count"] > 0
 print(json.dumps(hit))
 """,
