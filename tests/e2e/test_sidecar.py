@@ -371,7 +371,7 @@ def test_bombs_are_refused(shared: Sidecar) -> None:
 def test_what_comes_too_slowly_is_let_go(shared: Sidecar) -> None:
     """A head that dribbles, a connection that says nothing, a body that stops: each ends, and none keeps others waiting."""
     begun = []
-    for text in (b"", b"POST /v1/models/m/events HTTP/1.1\r\nHost: localhost\r\nX: "):
+    for text in (b"", b"PRI * HTTP", b"POST /v1/models/m/events HTTP/1.1\r\nHost: localhost\r\nX: "):
         connection = socket.create_connection(("127.0.0.1", shared.port))
         connection.sendall(text)
         connection.settimeout(30)

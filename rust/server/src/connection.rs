@@ -50,7 +50,8 @@ where
         let reach = stream.reach();
         match tls {
             None => {
-                let begins = tokio::select! { begins = stream.begins_with(PREFACE) => begins.ok(), _ = stopped.changed() => None };
+                let begins = tokio::time::timeout(HEAD, stream.begins_with(PREFACE));
+                let begins = tokio::select! { begins = begins => begins.ok().and_then(Result::ok), _ = stopped.changed() => None };
                 if let Some(http2) = begins {
                     converse(&sidecar, stream, http2, reach, door, stopped).await;
                 }
