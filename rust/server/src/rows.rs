@@ -489,12 +489,18 @@ impl Rows {
 
     /// The row cannot be taken: what came of it goes.
     pub fn refuse(&mut self, reason: impl Into<String>) {
-        (self.unknown, self.mistyped) = self.before;
+        self.undo();
         if self.refused.len() < MOST_TOLD {
             self.refused.push(Refusal { row: self.seen, reason: reason.into() });
         }
         self.refusals += 1;
         self.seen += 1;
+    }
+
+    /// The row begins anew: what came of it goes.
+    pub fn undo(&mut self) {
+        self.turn = 0;
+        (self.unknown, self.mistyped) = self.before;
         for column in &mut self.columns {
             column.truncate(self.taken);
         }
@@ -598,7 +604,10 @@ impl Columns {
             self.rows.unknown += u64::from(!matches!(value, Value::Null));
             return Ok(());
         };
-        self.rows.put(at, &self.name.clone(), value, self.count - 1)
+        let name = std::mem::take(&mut self.name);
+        let put = self.rows.put(at, &name, value, self.count - 1);
+        self.name = name;
+        put
     }
 
     /// The column is complete.

@@ -6,5 +6,6 @@ pub mod columns;
 pub mod ndjson;
 pub mod open_inference;
 pub mod otlp;
+mod plain;
 pub mod sagemaker;
 pub mod statsd;

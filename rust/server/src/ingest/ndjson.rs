@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::plain::Plain;
 use crate::problem::{Outcome, Problem};
 use crate::rows::{Decoded, Rows, Value};
 use crate::shape::Shape;
@@ -23,8 +24,13 @@ pub fn lines(body: &[u8], shape: Arc<Shape>) -> Outcome<Decoded> {
         if line.iter().all(u8::is_ascii_whitespace) {
             continue;
         }
-        let mut json = serde_json::Deserializer::from_slice(line);
         rows.begin();
+        if plain(line, &mut rows).is_some() {
+            rows.end();
+            continue;
+        }
+        rows.undo();
+        let mut json = serde_json::Deserializer::from_slice(line);
         let read = Row(&mut rows).deserialize(&mut json).and_then(|()| json.end());
         match read {
             Ok(()) => rows.end(),
@@ -32,6 +38,20 @@ pub fn lines(body: &[u8], shape: Arc<Shape>) -> Outcome<Decoded> {
         }
     }
     rows.finish()
+}
+
+/// The fields of a row without oddities.
+fn plain(line: &[u8], rows: &mut Rows) -> Option<()> {
+    let mut json = Plain::new(line)?;
+    json.must(b'{')?;
+    let mut follows = !json.takes(b'}');
+    while follows {
+        let name = json.text()?;
+        json.must(b':')?;
+        json.value()?.with(|value| rows.field(name, value)).ok()?;
+        follows = json.goes_on(b'}')?;
+    }
+    json.ends()
 }
 
 /// Events in an array; those that cannot be taken are refused one by one.
@@ -330,10 +350,19 @@ not json
 
     #[test]
     fn an_array_is_the_same_as_lines() {
-        let rows = ["{\"x\":1,\"c\":\"a\"}", "{\"x\":2,\"_id\":true}", "{\"x\":3}"];
+        let rows = [
+            r#"{"x":1,"c":"a"}"#,
+            r#"{"x":2,"_id":true}"#,
+            r#"{"x":3}"#,
+            r#" { "x" : -0.25 , "c" : "\u00e9" } "#,
+            r#"{"x":4,"y":1,"x":5}"#,
+            r#"{"x":6,"c":"two\nlines","y":true,"z":{"deep":[1]}}"#,
+            r#"{"\u0078":7,"c":null,"e":[0.5,1]}"#,
+            "{}",
+        ];
         let a = lines(rows.join("\n").as_bytes(), open()).unwrap();
         let b = array(format!("[{}]", rows.join(",")).as_bytes(), open()).unwrap();
-        assert_eq!((a.batch, a.refused), (b.batch, b.refused));
+        assert_eq!((a.batch, a.refused, a.mistyped, a.unknown), (b.batch, b.refused, b.mistyped, b.unknown));
         assert!(array(b"[{\"x\":1}", open()).is_err() && array(b"[1]", open()).is_err() && array(b"[] 1", open()).is_err());
     }
 
