@@ -284,7 +284,7 @@ class _Bench:
 
         from barograph import Reference
 
-        # The law of the load's events: rust/server/src/load.rs.
+        # The law of the load's events: rust/server/src/load/bodies.rs.
         random = np.random.default_rng(0)
         frame: dict[str, Any] = {f"x{at}": random.standard_normal(_REFERENCE_ROWS) for at in range(8)}
         frame["x8"] = [f"kind_{kind:02}" for kind in random.integers(0, 20, _REFERENCE_ROWS)]

@@ -1,6 +1,9 @@
 //! The control plane: what is stated about models, said about alerts, done by administrators, told of their feedback loops, and alerts on
 //! their way. One `SQLite` file with one writer; every change has reached the disk when a call returns.
 
+mod audit;
+mod deliveries;
+
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,16 +12,14 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+pub use self::audit::AuditRow;
+pub use self::deliveries::{Change, Delivery};
 use crate::problem::{Outcome, Problem};
 
 /// "baro", so that the file says whose it is.
 const APPLICATION: i32 = 0x6261_726F;
 /// Of the tables; a file of an earlier version gets what it lacks.
 const VERSION: i32 = 2;
-/// Nothing is put off for so long.
-const LONGEST_WAIT: i64 = 25 * 3600 * 1_000_000_000;
-/// How long what was delivered, or given up, stays for whoever asks.
-const KEPT: i64 = 7 * 24 * 3600 * 1_000_000_000;
 
 const TABLES: &str = "
 CREATE TABLE models (name TEXT PRIMARY KEY, settings TEXT NOT NULL, etag TEXT NOT NULL, created INTEGER NOT NULL, updated INTEGER NOT NULL,
@@ -48,11 +49,6 @@ CREATE TABLE feedback (model TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NU
   PRIMARY KEY (model, kind, name)) STRICT;
 ";
 
-/// What a sink is still to be sent, of each alert what comes first.
-const FIRST: &str = "FROM deliveries AS late WHERE ended IS NULL AND sink = ? AND NOT EXISTS (
-  SELECT 1 FROM deliveries AS before WHERE before.ended IS NULL AND before.sink = late.sink AND before.model = late.model
-  AND before.generation = late.generation AND before.alert = late.alert AND before.id < late.id)";
-
 /// What is stated about a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -62,20 +58,6 @@ pub struct ModelRow {
     pub etag: String,
     pub created: i64,
     pub updated: i64,
-}
-
-/// What an administrator did. `hash` covers the row and the hash before it: no row can be changed or left out unseen.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[allow(missing_docs)]
-pub struct AuditRow {
-    pub id: i64,
-    pub time: i64,
-    pub actor: String,
-    pub action: String,
-    pub object: String,
-    pub detail: String,
-    pub previous_hash: String,
-    pub hash: String,
 }
 
 /// What somebody said about an alert.
@@ -103,33 +85,6 @@ pub struct Feedback<'a> {
     pub document: &'a str,
 }
 
-/// A change of an alert, for the outbox.
-#[derive(Clone, Copy, Debug)]
-pub struct Change<'a> {
-    /// Of this model.
-    pub model: &'a str,
-    /// Which of the models that had this name.
-    pub generation: &'a str,
-    /// How many changes the model had before; none for what a person said about the alert.
-    pub index: Option<u64>,
-    /// The alert.
-    pub alert: u64,
-    /// Whether the alert ends by it.
-    pub ends: bool,
-    /// What the sinks are given.
-    pub payload: &'a str,
-}
-
-/// A change of an alert on its way to a sink.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub struct Delivery {
-    pub id: i64,
-    pub payload: String,
-    pub created: i64,
-    pub attempts: u32,
-}
-
 /// The control plane.
 #[derive(Debug)]
 pub struct Control {
@@ -151,32 +106,6 @@ impl From<rusqlite::Error> for Problem {
             _ => error.to_string(),
         };
         Self::unavailable(format!("the control plane cannot be used: {why}"))
-    }
-}
-
-impl AuditRow {
-    fn digest(&self) -> String {
-        let mut hash = Sha256::new();
-        for part in [&self.previous_hash, &self.actor, &self.action, &self.object, &self.detail] {
-            hash.update((part.len() as u64).to_le_bytes());
-            hash.update(part.as_bytes());
-        }
-        hash.update(self.id.to_le_bytes());
-        hash.update(self.time.to_le_bytes());
-        hex(&hash.finalize())
-    }
-
-    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
-        Ok(Self {
-            id: row.get(0)?,
-            time: row.get(1)?,
-            actor: row.get(2)?,
-            action: row.get(3)?,
-            object: row.get(4)?,
-            detail: row.get(5)?,
-            previous_hash: row.get(6)?,
-            hash: row.get(7)?,
-        })
     }
 }
 
@@ -381,72 +310,6 @@ impl Control {
         })
     }
 
-    /// Appends to the audit log.
-    ///
-    /// # Errors
-    /// 503.
-    pub fn audit(&self, now: i64, actor: &str, action: &str, object: &str, detail: &str) -> Outcome<()> {
-        self.with(|connection| {
-            let change = connection.transaction()?;
-            let last = change.query_row("SELECT id, hash FROM audit ORDER BY id DESC LIMIT 1", [], |row| Ok((row.get(0)?, row.get(1)?)));
-            let (id, previous_hash): (i64, String) = last.optional()?.unwrap_or((0, String::new()));
-            let text = |text: &str| text.to_owned();
-            let mut row = AuditRow {
-                id: id + 1,
-                time: now,
-                actor: text(actor),
-                action: text(action),
-                object: text(object),
-                detail: text(detail),
-                previous_hash,
-                hash: String::new(),
-            };
-            row.hash = row.digest();
-            change.execute(
-                "INSERT INTO audit (id, time, actor, action, object, detail, previous_hash, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                params![row.id, row.time, row.actor, row.action, row.object, row.detail, row.previous_hash, row.hash],
-            )?;
-            Ok(change.commit()?)
-        })
-    }
-
-    /// A page of the audit log, oldest first.
-    ///
-    /// # Errors
-    /// 503.
-    pub fn audit_page(&self, after: i64, limit: i64) -> Outcome<Vec<AuditRow>> {
-        self.with(|connection| {
-            let mut found = connection.prepare_cached(
-                "SELECT id, time, actor, action, object, detail, previous_hash, hash FROM audit WHERE id > ? ORDER BY id LIMIT ?",
-            )?;
-            Ok(found.query_map(params![after, limit.max(0)], AuditRow::read)?.collect::<Result<_, _>>()?)
-        })
-    }
-
-    /// How many rows the audit log has, if every one of them is as it was written.
-    ///
-    /// # Errors
-    /// 500 naming the first row that is not.
-    pub fn check_audit(&self) -> Outcome<u64> {
-        let (mut after, mut previous, mut count) = (0, String::new(), 0);
-        loop {
-            let page = self.audit_page(after, 1000)?;
-            if page.is_empty() {
-                return Ok(count);
-            }
-            for row in page {
-                if row.id != after + 1 || row.previous_hash != previous || row.hash != row.digest() {
-                    return Err(Problem::new(
-                        500,
-                        "audit log changed",
-                        format!("row {} of the audit log is not as it was written", after + 1),
-                    ));
-                }
-                (after, previous, count) = (row.id, row.hash, count + 1);
-            }
-        }
-    }
-
     /// Gives the space of what was forgotten back to the disk.
     ///
     /// # Errors
@@ -548,171 +411,6 @@ impl Control {
             Ok(connection.prepare_cached(text)?.query_row(params![model, column, now], |row| row.get(0))?)
         })
     }
-
-    /// How many changes of a model's alerts were put on their way.
-    ///
-    /// # Errors
-    /// 503.
-    pub fn told(&self, model: &str, generation: &str) -> Outcome<u64> {
-        self.with(|connection| told(connection, model, generation))
-    }
-
-    /// So many changes of a model's alerts need no telling any more.
-    ///
-    /// # Errors
-    /// 503.
-    pub fn set_told(&self, model: &str, generation: &str, changes: u64) -> Outcome<()> {
-        self.with(|connection| {
-            let text = "INSERT OR REPLACE INTO told (model, generation, changes) VALUES (?, ?, ?)";
-            connection.prepare_cached(text)?.execute(params![model, generation, changes as i64])?;
-            Ok(())
-        })
-    }
-
-    /// Puts a change of an alert on its way to sinks: once, however often it is said. A sink that does not want it of itself gets it if it
-    /// was told of the alert before: what opened there ends there. How many sinks get it.
-    ///
-    /// # Errors
-    /// 503.
-    pub fn enqueue(&self, what: &Change<'_>, sinks: &[(&str, bool)], now: i64) -> Outcome<usize> {
-        let (model, generation, alert) = (what.model, what.generation, what.alert as i64);
-        self.with(|connection| {
-            let change = connection.transaction()?;
-            let told = told(&change, model, generation)?;
-            if what.index.is_some_and(|index| index < told) {
-                return Ok(0);
-            }
-            // Below zero: beside the changes, once per alert.
-            let index = what.index.map_or(-1 - alert, |index| index as i64);
-            let mut count = 0;
-            for (sink, wants) in sinks {
-                let known = "SELECT EXISTS (SELECT 1 FROM announced WHERE model = ? AND generation = ? AND alert = ? AND sink = ?)";
-                let known: bool = change.prepare_cached(known)?.query_row(params![model, generation, alert, sink], |row| row.get(0))?;
-                if !wants && !known {
-                    continue;
-                }
-                let text = "INSERT OR IGNORE INTO deliveries (model, generation, change_index, alert, sink, payload, created, next_at)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7)";
-                count += change.prepare_cached(text)?.execute(params![model, generation, index, alert, sink, what.payload, now])?;
-                if what.index.is_some() {
-                    let text = "INSERT OR REPLACE INTO announced (model, generation, alert, sink, payload) VALUES (?, ?, ?, ?, ?)";
-                    change.prepare_cached(text)?.execute(params![model, generation, alert, sink, what.payload])?;
-                }
-            }
-            if what.ends {
-                let text = "DELETE FROM announced WHERE model = ? AND generation = ? AND alert = ?";
-                change.prepare_cached(text)?.execute(params![model, generation, alert])?;
-            }
-            if let Some(index) = what.index {
-                let text = "INSERT OR REPLACE INTO told (model, generation, changes) VALUES (?, ?, ?)";
-                change.prepare_cached(text)?.execute(params![model, generation, index as i64 + 1])?;
-            }
-            change.commit()?;
-            Ok(count)
-        })
-    }
-
-    /// What a sink has to be sent now, oldest first; of one alert only what comes first, so that its end never overtakes its beginning.
-    ///
-    /// # Errors
-    /// 503.
-    pub fn due(&self, sink: &str, now: i64, limit: u32) -> Outcome<Vec<Delivery>> {
-        self.with(|connection| {
-            // What waits longer than anything has to was put off by a clock that was set back since.
-            let text = format!("SELECT id, payload, created, attempts {FIRST} AND next_at NOT BETWEEN ? AND ? ORDER BY id LIMIT ?");
-            let mut found = connection.prepare_cached(&text)?;
-            let read = |row: &Row<'_>| Ok(Delivery { id: row.get(0)?, payload: row.get(1)?, created: row.get(2)?, attempts: row.get(3)? });
-            Ok(found
-                .query_map(params![sink, now.saturating_add(1), now.saturating_add(LONGEST_WAIT), limit], read)?
-                .collect::<Result<_, _>>()?)
-        })
-    }
-
-    /// When the first of what a sink is still to be sent may be tried.
-    ///
-    /// # Errors
-    /// 503.
-    pub fn next_due(&self, sink: &str) -> Outcome<Option<i64>> {
-        self.with(|connection| {
-            Ok(connection.prepare_cached(&format!("SELECT min(next_at) {FIRST}"))?.query_row([sink], |row| row.get(0))?)
-        })
-    }
-
-    /// The last change of every alert that is open at a sink.
-    ///
-    /// # Errors
-    /// 503.
-    pub fn announced(&self, sink: &str, limit: u32) -> Outcome<Vec<String>> {
-        self.with(|connection| {
-            // What was not delivered yet is not repeated.
-            let text = "SELECT payload FROM announced AS known WHERE sink = ? AND NOT EXISTS (
-                 SELECT 1 FROM deliveries AS before WHERE before.ended IS NULL AND before.sink = known.sink AND before.model = known.model
-                 AND before.generation = known.generation AND before.alert = known.alert) LIMIT ?";
-            let mut found = connection.prepare_cached(text)?;
-            Ok(found.query_map(params![sink, limit], |row| row.get(0))?.collect::<Result<_, _>>()?)
-        })
-    }
-
-    /// A delivery ended: it was sent, or given up.
-    ///
-    /// # Errors
-    /// 503.
-    pub fn ended(&self, id: i64, outcome: &str, error: Option<&str>, now: i64) -> Outcome<()> {
-        self.with(|connection| {
-            let change = connection.transaction()?;
-            let text = "UPDATE deliveries SET ended = ?, outcome = ?, error = ?, attempts = attempts + 1 WHERE id = ?";
-            change.prepare_cached(text)?.execute(params![now, outcome, error, id])?;
-            change.prepare_cached("DELETE FROM deliveries WHERE ended < ?")?.execute([now.saturating_sub(KEPT)])?;
-            Ok(change.commit()?)
-        })
-    }
-
-    /// A delivery failed and is tried again.
-    ///
-    /// # Errors
-    /// 503.
-    pub fn again(&self, id: i64, error: &str, next_at: i64) -> Outcome<()> {
-        self.with(|connection| {
-            let text = "UPDATE deliveries SET attempts = attempts + 1, error = ?, next_at = ? WHERE id = ?";
-            connection.prepare_cached(text)?.execute(params![error, next_at, id])?;
-            Ok(())
-        })
-    }
-
-    /// Ends deliveries older than `before` that sinks other than these would have got: nobody sends them any more. How many.
-    ///
-    /// # Errors
-    /// 503.
-    pub fn abandon(&self, sinks: &[&str], before: i64, now: i64) -> Outcome<usize> {
-        self.with(|connection| {
-            let change = connection.transaction()?;
-            let waiting: Vec<String> = {
-                let mut found = change.prepare("SELECT DISTINCT sink FROM deliveries WHERE ended IS NULL")?;
-                found.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?
-            };
-            let mut count = 0;
-            for sink in waiting.iter().filter(|sink| !sinks.contains(&sink.as_str())) {
-                let text = "UPDATE deliveries SET ended = ?, outcome = 'given_up', error = 'the sink is not configured any more'
-                     WHERE ended IS NULL AND sink = ? AND created < ?";
-                count += change.execute(text, params![now, sink, before])?;
-            }
-            change.commit()?;
-            Ok(count)
-        })
-    }
-
-    /// Deliveries by sink and what became of them; "waiting" for those that have not ended.
-    ///
-    /// # Errors
-    /// 503.
-    pub fn deliveries(&self) -> Outcome<Vec<(String, String, u64)>> {
-        self.with(|connection| {
-            let text = "SELECT sink, coalesce(outcome, 'waiting'), count(*) FROM deliveries GROUP BY 1, 2 ORDER BY 1, 2";
-            let mut found = connection.prepare_cached(text)?;
-            let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get::<_, i64>(2)? as u64));
-            Ok(found.query_map([], read)?.collect::<Result<_, _>>()?)
-        })
-    }
 }
 
 /// Why a file cannot be used.
@@ -753,12 +451,6 @@ fn beside(path: &Path, end: &str) -> PathBuf {
 
 fn model_row(row: &Row<'_>) -> rusqlite::Result<ModelRow> {
     Ok(ModelRow { name: row.get(0)?, settings_json: row.get(1)?, etag: row.get(2)?, created: row.get(3)?, updated: row.get(4)? })
-}
-
-fn told(connection: &Connection, model: &str, generation: &str) -> Outcome<u64> {
-    let mut found = connection.prepare_cached("SELECT changes FROM told WHERE model = ? AND generation = ?")?;
-    let changes: Option<i64> = found.query_row([model, generation], |row| row.get(0)).optional()?;
-    Ok(changes.map_or(0, i64::unsigned_abs))
 }
 
 /// Whether the model is known, and the one that is expected.
@@ -868,7 +560,7 @@ mod tests {
         assert_eq!(control.deliveries().unwrap(), [("log".into(), "waiting".into(), 1), ("slack".into(), "sent".into(), 1)]);
         // Its row is gone after a week, and it is still not sent again.
         control.enqueue(&change(5, 2, false), &[("log", true)], 80).unwrap();
-        control.ended(due[0].id + 1, "sent", None, 61 + KEPT).unwrap();
+        control.ended(due[0].id + 1, "sent", None, 61 + deliveries::KEPT).unwrap();
         assert!(control.deliveries().unwrap().iter().all(|(sink, ..)| sink == "log"));
         assert_eq!(control.enqueue(&change(4, 1, false), &[("slack", true)], 90).unwrap(), 0);
     }
