@@ -252,7 +252,7 @@ def _versions() -> dict[str, str]:
 
 
 def dies_half_way(folder: str, deadly: str, path: str) -> Any:
-    """A file whose reader is killed once its first batch is taken, if it is the file `deadly` and nobody was; `folder` has who began what."""
+    """A file whose reader is killed once its first batch is taken, if it is the file `deadly` and nobody was; `folder` has who began."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
