@@ -31,7 +31,8 @@ from barograph.errors import BarographError
 
 _PASS, _FAILED, _INCONCLUSIVE = 0, 1, 3
 _MODEL = "bench"
-_REPLAY = "replay, events/s"
+_BESIDE = "replay beside the load, events/s"
+_ALONE = "replay, events/s"
 _REFERENCE_ROWS = 10_000
 _IDLE_SECONDS = 10.0
 _PATIENCE_SECONDS = 60.0
@@ -261,8 +262,9 @@ class _Bench:
         self._try("DogStatsD over a Unix socket, lines/s", "lines/s", 5e5, self._datagrams)
         self._peak = self.sidecar.memory("VmHWM")
         self._try("writes accepted after kill -9", "s", 1.0, self._crash)
-        if not any(row.workload == _REPLAY for row in self.rows):
-            self.rows.append(_Row(_REPLAY, None, "events/s", 3e6, note="not measured: see above"))
+        if not any(row.workload == _BESIDE for row in self.rows):
+            self.rows.append(_Row(_BESIDE, None, "events/s", 3e6, note="not measured: see above"))
+        self._try(_ALONE, "events/s", 3e6, lambda: self._replayed(_ALONE, self._killed(goes_on=False)[0]))
         self._try("memory at most (RSS)", "MB", 256.0, self._most_memory)
 
     def _most_memory(self) -> None:
@@ -368,7 +370,27 @@ class _Bench:
         )
 
     def _crash(self) -> None:
-        """Kills the sidecar while it is loaded, and times how it comes back; every acknowledged event must be there, once."""
+        """Times how a killed sidecar comes back beside a load that goes on."""
+        back, outcome = self._killed(goes_on=True)
+        note = f"from the start of the process; {outcome['bodies_repeated']} bodies sent again had been counted before"
+        self.rows.append(_Row("writes accepted after kill -9", back.written, "s", 1.0, False, note))
+        note = f"{back.replayed / 1e6:.2f} M events were replayed"
+        note += "; before that /readyz had said 200 too early" if back.early else ""
+        self.rows.append(_Row("ready after kill -9", back.ready, "s", None, False, note))
+        self._replayed(_BESIDE, back)
+
+    def _replayed(self, workload: str, back: _Comeback) -> None:
+        # Judged with the start of the process in it, which few events to replay do not outweigh: the remark tells how much that was.
+        rate = back.replayed / back.ready if back.replayed else None
+        since = back.replayed / max(back.ready - back.up, 1e-3)
+        note = f"from the start of the process until ready; {since:,.0f} from its first answer, after {back.up:.2f} s"
+        note = note if back.replayed else "not measured: there was nothing to replay"
+        self.rows.append(_Row(workload, rate, "events/s", 3e6, True, note))
+
+    def _killed(self, goes_on: bool) -> tuple[_Comeback, dict[str, Any]]:
+        """Kills the sidecar while it is loaded and starts it again, at once or once the load is over; every acknowledged event must be
+        there, once. How it came back, and what came of the load.
+        """
         before = self.sidecar.counts()["events"]
         outcomes: list[dict[str, Any]] = []
         failures: list[BaseException] = []
@@ -393,6 +415,8 @@ class _Bench:
                 time.sleep(0.005)
             self._peak = max(self._peak, self.sidecar.memory("VmHWM"))
             self.sidecar.kill()
+            if not goes_on:
+                thread.join()
             began = time.monotonic()
             self.sidecar.start()
             back = self._comeback(began)
@@ -404,17 +428,7 @@ class _Bench:
         if not outcome["errors"]:
             raise BarographError("the load was over before the sidecar was killed")
         self._counted("kill -9 under load", before, outcome, extra=1)
-        note = f"from the start of the process; {outcome['bodies_repeated']} bodies sent again had been counted before"
-        self.rows.append(_Row("writes accepted after kill -9", back.written, "s", 1.0, False, note))
-        note = f"{back.replayed / 1e6:.2f} M events were replayed"
-        note += "; before that /readyz had said 200 too early" if back.early else ""
-        self.rows.append(_Row("ready after kill -9", back.ready, "s", None, False, note))
-        # Judged with the start of the process in it, which few events to replay do not outweigh: the remark tells how much that was.
-        rate = back.replayed / back.ready if back.replayed else None
-        since = back.replayed / max(back.ready - back.up, 1e-3)
-        note = f"from the start of the process until ready; {since:,.0f} from its first answer, after {back.up:.2f} s"
-        note = note if back.replayed else "not measured: there was nothing to replay"
-        self.rows.append(_Row(_REPLAY, rate, "events/s", 3e6, True, note))
+        return back, outcome
 
     def _comeback(self, began: float) -> _Comeback:
         """Asks a sidecar that is starting until it takes writes and has replayed its log."""
@@ -450,7 +464,7 @@ class _Bench:
         event = {f"x{at}": 0.0 for at in range(8)} | {"x8": "kind_00", "x9": True}
         body = json.dumps(event).encode() + b"\n"
         # A key, so that an attempt whose answer was lost is not counted twice.
-        key = {"Idempotency-Key": "comeback"}
+        key = {"Idempotency-Key": f"comeback-{self._runs}"}
         while (now := time.monotonic() - began) <= _PATIENCE_SECONDS:
             status, _ = self.sidecar.attempt("POST", f"/v1/models/{_MODEL}/events", body, "application/x-ndjson", **key)
             if status in (200, 202):
