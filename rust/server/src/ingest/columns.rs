@@ -24,22 +24,11 @@ pub fn decode(body: &[u8], shape: Arc<Shape>) -> Outcome<Decoded> {
 
 /// Those of a body without oddities.
 fn plain(body: &[u8], mut columns: Columns) -> Option<Columns> {
-    let mut json = Plain::new(body)?;
-    json.must(b'{')?;
-    let mut follows = !json.takes(b'}');
-    while follows {
-        columns.begin(json.text()?).ok()?;
-        json.must(b':')?;
-        json.must(b'[')?;
-        let mut more = !json.takes(b']');
-        while more {
-            json.value()?.with(|value| columns.push(value)).ok()?;
-            more = json.goes_on(b']')?;
-        }
-        columns.end().ok()?;
-        follows = json.goes_on(b'}')?;
-    }
-    json.ends()?;
+    Plain::new(body)?.whole_object(|name, json| {
+        columns.begin(name).ok()?;
+        json.array(|value| value.with(|value| columns.push(value)).ok())?;
+        columns.end().ok()
+    })?;
     Some(columns)
 }
 

@@ -42,16 +42,7 @@ pub fn lines(body: &[u8], shape: Arc<Shape>) -> Outcome<Decoded> {
 
 /// The fields of a row without oddities.
 fn plain(line: &[u8], rows: &mut Rows) -> Option<()> {
-    let mut json = Plain::new(line)?;
-    json.must(b'{')?;
-    let mut follows = !json.takes(b'}');
-    while follows {
-        let name = json.text()?;
-        json.must(b':')?;
-        json.value()?.with(|value| rows.field(name, value)).ok()?;
-        follows = json.goes_on(b'}')?;
-    }
-    json.ends()
+    Plain::new(line)?.whole_object(|name, json| json.value()?.with(|value| rows.field(name, value)).ok())
 }
 
 /// Events in an array; those that cannot be taken are refused one by one.
